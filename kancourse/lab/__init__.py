@@ -1,0 +1,1 @@
+"""What every experiment needs: corpus, tokenizers, batches, training, evaluation, sampling, checkpoints, meters."""

@@ -1,0 +1,1 @@
+"""What every notebook needs: setup report, checks, source display, interactive pictures, claims, figures."""
