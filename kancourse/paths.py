@@ -20,7 +20,8 @@ def data_dir() -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        f"no data folder at {PACKAGE / 'data'} or {PACKAGE.parent / 'data'}: the installation is incomplete; reinstall kancourse"
+        f"no data folder at {PACKAGE / 'data'} or {PACKAGE.parent / 'data'}: "
+        "the installation is incomplete; reinstall kancourse"
     )
 
 
