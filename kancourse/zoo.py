@@ -1,0 +1,121 @@
+"""Assembly: names → parts, named sizes, and `build(config)`.
+
+Notable points:
+- The one table from names to factories stands here (`MIXERS`, `FFNS`, `LINEARS`, `NORMS`); a new idea adds its row.
+- A `ModelConfig` is plain data: a checkpoint stores it, so a model can always be rebuilt.
+- Presets are sizes with a name. Most have minGPT's and GPT-2's shapes, so that results can be held against others'.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from kancourse.attention import CausalSelfAttention
+from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
+
+MIXERS = {"attention": CausalSelfAttention}
+FFNS = {"mlp": MLP, "swiglu": SwiGLU}
+LINEARS = {"dense": nn.Linear}
+NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5)}
+
+
+@dataclass(kw_only=True)
+class ModelConfig(GPTConfig):
+    """Sizes and the names of the parts: everything `build` needs, nothing else."""
+
+    mixer: str = "attention"
+    ffn: str = "mlp"
+    linear: str = "dense"
+    norm: str = "layer"
+    mixer_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of that part's factory
+    ffn_options: dict[str, Any] = field(default_factory=dict)
+    linear_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for seat, table in (("mixer", MIXERS), ("ffn", FFNS), ("linear", LINEARS), ("norm", NORMS)):
+            if getattr(self, seat) not in table:
+                raise ValueError(f"unknown {seat} {getattr(self, seat)!r}; known: {', '.join(table)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data, the inverse of `from_dict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "ModelConfig":
+        """Rebuild a config.
+
+        Raises:
+            ValueError: a key is not a field; the nearest one is named.
+        """
+        check_fields(cls, data)
+        return cls(**data)
+
+
+def check_fields(cls: type, data: dict[str, Any]) -> None:
+    """Raise ValueError, naming the nearest field, when a key of `data` is not a field of the dataclass `cls`."""
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"{cls.__name__} has no field {key!r}; {hint}")
+
+
+_LLAMA: dict[str, Any] = {"position": "rope", "ffn": "swiglu", "norm": "rms", "bias": False}
+
+PRESETS: dict[str, ModelConfig] = {
+    "gpt-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48),
+    "gpt-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128),
+    "gpt-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192),
+    "gpt2": ModelConfig(n_layer=12, n_head=12, n_embd=768, vocab_size=50_257, block_size=1024),
+    "gpt2-medium": ModelConfig(n_layer=24, n_head=16, n_embd=1024, vocab_size=50_257, block_size=1024),
+    "gpt2-large": ModelConfig(n_layer=36, n_head=20, n_embd=1280, vocab_size=50_257, block_size=1024),
+    "gpt2-xl": ModelConfig(n_layer=48, n_head=25, n_embd=1600, vocab_size=50_257, block_size=1024),
+    "llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_LLAMA),
+    "llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_LLAMA),
+    "llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_LLAMA),
+}
+
+
+def configure(config_or_name: ModelConfig | str, **overrides: Any) -> ModelConfig:
+    """The config of a preset (or the given one) with some fields replaced.
+
+    Raises:
+        ValueError: unknown preset or field; what would work is named.
+    """
+    if isinstance(config_or_name, str):
+        if config_or_name not in PRESETS:
+            raise ValueError(f"unknown preset {config_or_name!r}; known: {', '.join(PRESETS)}")
+        config_or_name = PRESETS[config_or_name]
+    check_fields(ModelConfig, overrides)
+    return dataclasses.replace(config_or_name, **overrides)
+
+
+def build(config_or_name: ModelConfig | str, *, seed: int | None = None, **overrides: Any) -> GPT:
+    """Build a model from a config or a preset's name.
+
+    Args:
+        config_or_name: a `ModelConfig`, or a key of `PRESETS`.
+        seed: draws the weights from this seed and leaves the global generators as they were; None: from the global one.
+        overrides: fields to replace, e.g. `vocab_size=65`.
+
+    Raises:
+        ValueError: unknown preset, field or part.
+    """
+    config = configure(config_or_name, **overrides)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return GPT(
+            config,
+            mixer=partial(MIXERS[config.mixer], **config.mixer_options),
+            ffn=partial(FFNS[config.ffn], **config.ffn_options),
+            linear=partial(LINEARS[config.linear], **config.linear_options),
+            norm=NORMS[config.norm],
+        )
