@@ -1,0 +1,54 @@
+# Plain GNU make, for Linux and macOS. `make` alone prints what there is.
+PYTHON ?= python3
+VENV   ?= .venv
+LOCK   ?= tests/locks/cpu.txt
+PORT   ?= 8888
+JOBS   ?= 2
+ARGS   ?=
+RUN    ?=
+
+PY := $(VENV)/bin/python
+# The environment belongs to this lock, this pyproject.toml and this folder; when one changes, it is brought up to date.
+KEY := { pwd; cat pyproject.toml $(LOCK); } | cksum
+OFFLINE := $(if $(KANCOURSE_DOWNLOAD),,HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1)
+AS_ROOT := $(shell [ "$$(id -u)" -ne 0 ] || echo --allow-root)
+
+.PHONY: help lab test test-colab run bench env
+
+help: ## Print this list
+	@echo 'make WHAT, where WHAT is one of'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1	/p' Makefile | expand -t 15
+	@echo 'The environment lies in $(VENV); PYTHON=python3.12 picks another interpreter (3.11 or newer).'
+
+lab: env ## Open the course in JupyterLab           PORT=8888  ARGS=--no-browser
+	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks/00_start_here.ipynb --port=$(PORT) $(AS_ROOT) \
+	  --ServerApp.root_dir=. --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
+
+test: env ## Check everything, offline: style, tests, then every notebook   JOBS=2  ARGS=
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(OFFLINE) $(PY) -m pytest --durations=10 $(ARGS)
+	$(OFFLINE) OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1 $(PY) -m pytest --nbmake notebooks --timeout=1200 \
+	  --numprocesses=$(JOBS) --dist=worksteal --durations=0
+
+test-colab: ## The same under the versions that Colab has
+	$(MAKE) test VENV=.venv-colab LOCK=tests/locks/colab.txt
+
+run: env ## Run a recorded experiment               RUN=notebooks/runs/NAME.yaml
+	@[ -n '$(RUN)' ] || { echo 'make run needs RUN=; there are:' notebooks/runs/*.yaml; exit 2; }
+	$(PY) -m kancourse run '$(RUN)' $(ARGS)
+
+bench: env ## Measure the fast paths on this machine   ARGS=
+	$(PY) -m kancourse bench $(ARGS)
+
+env: ## Only bring the environment up to date
+	@if [ "$$($(KEY))" != "$$(cat $(VENV)/kancourse.key 2>/dev/null)" ]; then \
+	  $(PY) -c '' 2>/dev/null || { \
+	    $(PYTHON) -c 'import sys; sys.exit("kancourse needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)' && \
+	    $(PYTHON) -m venv --clear $(VENV); } && \
+	  $(PY) -m pip install --requirement $(LOCK) && \
+	  $(PY) -m pip install --no-deps --no-build-isolation --editable . && \
+	  $(PY) -m ipykernel install --sys-prefix --name python3 --display-name 'Python 3 (kancourse)' && \
+	  $(KEY) > $(VENV)/kancourse.key; \
+	fi

@@ -1,0 +1,28 @@
+"""One thread, one Hypothesis profile, and the rule for tests that need the internet."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for every process a test starts
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "kancourse",
+    derandomize=True,  # the same examples on every machine: a red test is red for everybody
+    deadline=None,  # the first call of a torch function is slow
+    database=None,
+    max_examples=50,
+)
+hypothesis.settings.load_profile("kancourse")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, saying so, what fetches from the internet, unless that was asked for."""
+    if os.environ.get("KANCOURSE_DOWNLOAD") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("download"):
+            item.add_marker(pytest.mark.skip(reason="fetches from the internet; set KANCOURSE_DOWNLOAD=1 to run it"))
