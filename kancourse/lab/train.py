@@ -1,0 +1,277 @@
+"""The trainer: one loop for notebooks, command line and GPU runs.
+
+Notable points:
+- Everything random is a pure function of (seed, step): the rows of a batch, the dropout of a step. To resume is
+  to load weights and moments and go on counting; on CPU the end is bit-identical to a run that was never interrupted.
+- Accumulated gradients equal the big batch's: each micro-batch is weighted by its share of the counted targets.
+- Stopping is decided on validation loss, in evaluations, never on the noisy loss of a batch.
+- Under torchrun the same call is data-parallel: each process takes its rows of the same global batch.
+
+Shapes: B global batch, T block_size.
+"""
+
+import csv
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from kancourse.gpt import GPT, IGNORE
+from kancourse.lab.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
+from kancourse.lab.corpus import Corpus
+from kancourse.lab.device import Device, pick_device
+from kancourse.lab.distributed import barrier, world
+from kancourse.lab.evaluate import evaluate
+from kancourse.lab.interrupts import stop_requests
+from kancourse.lab.meters import count_flops
+from kancourse.lab.optim import make_adamw
+from kancourse.lab.schedule import SCHEDULES, learning_rate
+
+LATEST, BEST, LOG = "latest.safetensors", "best.safetensors", "log.csv"
+_FREE_TO_CHANGE = ("out_dir", "resume", "checkpoint_minutes", "micro_batch", "device", "compile")  # when resuming
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """How to train. The defaults fit a small model on a laptop."""
+
+    steps: int = 500  # optimiser steps
+    batch_size: int = 32  # sequences per optimiser step, over all processes
+    micro_batch: int | None = None  # sequences per forward pass; None: all that a process has
+    lr: float = 2e-3  # peak learning rate
+    final_lr_ratio: float = 0.1  # what is left of it at the end
+    warmup: int = 50  # steps of linear warm-up
+    schedule: str = "cosine"  # "cosine", "wsd" or "constant"
+    decay_fraction: float = 0.2  # wsd: the last part, which decays
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0  # largest gradient norm; 0: never clip
+    eval_every: int = 100  # steps between validations; there is always one at the end
+    eval_batches: int | None = None  # validation batches; None: the whole split
+    patience: int | None = None  # stop after so many validations without a new best; None: never
+    seed: int = 0  # of data order and dropout
+    device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+    dtype: str = "auto"  # of autocast: "auto", "float32" or "bfloat16"; weights and optimiser are float32
+    compile: bool = False  # torch.compile the loss
+    out_dir: str | None = None  # where checkpoints and log go; None: nowhere
+    resume: bool = True  # go on from out_dir's latest checkpoint when there is one
+    checkpoint_minutes: float = 10.0  # between checkpoints; there is always one at the end, or when asked to stop
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "micro_batch", "patience", "eval_batches"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.lr <= 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
+
+
+@dataclass(kw_only=True)
+class TrainResult:
+    """What happened; losses in nats per token.
+
+    Rows of `history` have step, tokens, flops, seconds, lr, loss, grad_norm and, where it was measured, val_loss.
+    """
+
+    steps: int = 0
+    tokens: int = 0  # trained on, over all processes
+    flops: float = 0.0  # of matrix products, forward and backward
+    seconds: float = 0.0  # of all sessions of this run, validation included
+    val_loss: float = math.nan  # the last one
+    best_val_loss: float = math.inf
+    best_step: int = 0
+    stopped: str = ""  # "finished" or "patience"; empty while it runs
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Loss(nn.Module):
+    """`model.loss` as a forward, which is what DDP and torch.compile hook into."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.model.loss(x, y)
+
+
+def train(
+    model: GPT, corpus: Corpus, config: TrainConfig, *, on_step: Callable[[dict[str, float]], None] | None = None
+) -> TrainResult:
+    """Train a model on a corpus, in place.
+
+    Asked to stop (Ctrl-C, SIGTERM), it finishes the step, saves to `out_dir`, and then stops.
+
+    Args:
+        model: anything `zoo.build` makes; it is moved to the device and left there, in eval mode.
+        corpus: training and validation tokens, and the tokenizer they were made with.
+        config: see `TrainConfig`.
+        on_step: called after every optimiser step with its row of the history.
+
+    Returns:
+        A `TrainResult`. With `out_dir`, that folder holds `latest.safetensors` (to go on from), `best.safetensors`
+        (weights of the best validation) and `log.csv` (the history).
+
+    Raises:
+        ValueError: vocabulary or batch sizes that do not fit, or `out_dir` holds a run with other settings.
+        FloatingPointError: loss or gradient is not finite; the last checkpoint is from before.
+    """
+    rank, n_ranks = world()
+    n_tokens = corpus.tokenizer.vocab_size
+    if n_tokens > model.config.vocab_size:
+        raise ValueError(f"the tokenizer has {n_tokens} tokens, the model's vocab_size is {model.config.vocab_size}")
+    if config.batch_size % n_ranks:
+        raise ValueError(f"batch_size {config.batch_size} is not divisible by {n_ranks} processes")
+    device = pick_device(config.device, config.dtype)
+    model.to(device.device).train()
+    optimizer = make_adamw(
+        model, lr=config.lr, beta1=config.beta1, beta2=config.beta2, weight_decay=config.weight_decay
+    )
+    out_dir = Path(config.out_dir) if config.out_dir else None
+    result = TrainResult()
+    if out_dir and config.resume and (out_dir / LATEST).exists():
+        result = _resume(out_dir / LATEST, model, optimizer, corpus, config)
+    sampler = corpus.sampler(model.config.block_size, config.batch_size, seed=config.seed)
+    loss_module: nn.Module = _Loss(model)
+    if n_ranks > 1:
+        loss_module = DistributedDataParallel(loss_module)
+    loss_fn = torch.compile(loss_module) if config.compile else loss_module
+    # 3×: the backward pass multiplies twice as much as the forward.
+    step_flops = 3.0 * config.batch_size * count_flops(model, 1, model.config.block_size)
+
+    def save() -> None:
+        if out_dir and rank == 0:
+            state = {"train": asdict(config), "corpus": corpus.describe(), "result": asdict(result)}
+            save_checkpoint(out_dir / LATEST, model, tokenizer=corpus.tokenizer, optimizer=optimizer, train_state=state)
+            _write_log(out_dir / LOG, result.history)
+
+    def validate(row: dict[str, float]) -> None:
+        row["val_loss"] = result.val_loss = evaluate(
+            model, corpus.val, batch_size=config.batch_size, max_batches=config.eval_batches, device=device
+        ).loss
+        if result.val_loss < result.best_val_loss:
+            result.best_val_loss, result.best_step = result.val_loss, result.steps
+            if out_dir and rank == 0:
+                save_checkpoint(out_dir / BEST, model, tokenizer=corpus.tokenizer)
+
+    show_bar = rank == 0 and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    started, last_save = time.monotonic() - result.seconds, time.monotonic()
+    with (
+        torch.random.fork_rng(),  # the caller's random state is left as it was
+        stop_requests(enabled=n_ranks == 1) as stop,  # with several, one could wait for another forever
+        tqdm(total=config.steps, initial=result.steps, disable=not show_bar, mininterval=1, ncols=100) as bar,
+    ):
+        while not result.stopped:
+            x, y = sampler.batch(result.steps)  # (B, T) each
+            lr = learning_rate(result.steps, config)
+            loss, grad_norm = _optimizer_step(loss_fn, optimizer, x, y, lr, result.steps, config, device)
+            result.steps += 1
+            result.tokens += x.numel()
+            result.flops += step_flops
+            result.seconds = time.monotonic() - started
+            row = {"step": result.steps, "tokens": result.tokens, "flops": result.flops, "seconds": result.seconds}
+            row |= {"lr": lr, "loss": loss, "grad_norm": grad_norm}
+            result.history.append(row)
+            if result.steps % config.eval_every == 0 or result.steps == config.steps:
+                validate(row)
+                result.stopped = _why_stop(result, config)
+            if on_step:
+                on_step(row)
+            bar.set_postfix_str(f"loss {loss:.3f}, validation {result.val_loss:.3f}", refresh=False)
+            bar.update()
+            if stop:
+                save()
+                stop.obey()
+            if time.monotonic() - last_save > 60 * config.checkpoint_minutes:
+                save()
+                last_save = time.monotonic()
+    save()
+    barrier()
+    model.eval()
+    return result
+
+
+def _optimizer_step(
+    loss_fn: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    lr: float,
+    step: int,
+    config: TrainConfig,
+    device: Device,
+) -> tuple[float, float]:
+    """One step on this process's rows of a global batch; returns the mean loss of those rows and the gradient norm.
+
+    Raises:
+        FloatingPointError: the gradient is not finite; the weights are as before.
+    """
+    rank, n_ranks = world()
+    torch.manual_seed((config.seed << 40) + (step << 8) + rank)  # dropout is a function of seed, step and rank
+    n_targets = int((y != IGNORE).sum())
+    rows = slice(rank * len(x) // n_ranks, (rank + 1) * len(x) // n_ranks)
+    x, y = x[rows], y[rows]
+    micro = config.micro_batch or len(x)
+    optimizer.zero_grad(set_to_none=True)
+    loss = 0.0
+    for start in range(0, len(x), micro):
+        piece = slice(start, start + micro)
+        share = int((y[piece] != IGNORE).sum()) / n_targets
+        is_last = start + micro >= len(x)
+        with nullcontext() if n_ranks == 1 or is_last else loss_fn.no_sync():
+            with device.autocast():
+                mean = loss_fn(x[piece].to(device.device), y[piece].to(device.device))
+            (mean * (share * n_ranks)).backward()  # times n_ranks, because DDP averages over processes
+        loss += float(mean.detach()) * share * n_ranks
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    grad_norm = float(nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf))
+    if not math.isfinite(grad_norm):
+        raise FloatingPointError(f"gradient norm {grad_norm} at step {step}, learning rate {lr:.2g}: try a lower lr")
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    return loss, grad_norm
+
+
+def _why_stop(result: TrainResult, config: TrainConfig) -> str:
+    if config.patience is not None and result.steps - result.best_step >= config.patience * config.eval_every:
+        return "patience"
+    return "finished" if result.steps >= config.steps else ""
+
+
+def _resume(
+    path: Path, model: GPT, optimizer: torch.optim.Optimizer, corpus: Corpus, config: TrainConfig
+) -> TrainResult:
+    """Load weights, moments and history of a run with the same settings."""
+    checkpoint = load_checkpoint(path)
+    saved = checkpoint.train_state
+    here = {**model.config.to_dict(), **corpus.describe(), **asdict(config)}
+    there = {**checkpoint.model.config.to_dict(), **saved["corpus"], **saved["train"]}
+    for name, value in here.items():
+        if name not in _FREE_TO_CHANGE and there.get(name) != value:
+            raise ValueError(
+                f"{path} is of a run with {name} {there.get(name)!r}, this one has {value!r}: "
+                "choose another out_dir, or resume=False to start over"
+            )
+    model.load_state_dict(checkpoint.model.state_dict())
+    restore_optimizer(optimizer, model, checkpoint.optimizer_state)
+    return TrainResult(**saved["result"])
+
+
+def _write_log(path: Path, history: list[dict[str, float]]) -> None:
+    columns = ["step", "tokens", "flops", "seconds", "lr", "loss", "grad_norm", "val_loss"]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(history)

@@ -1,0 +1,54 @@
+"""Names → models. Run: pytest tests/test_zoo.py"""
+
+import json
+
+import pytest
+import torch
+
+from kancourse.zoo import PRESETS, ModelConfig, build, configure
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_and_its_config_survives_json(name):
+    config = PRESETS[name]
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with torch.device("meta"):
+        build(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("gpt2", 124.44), ("gpt2-medium", 354.82), ("gpt2-large", 774.03), ("gpt2-xl", 1557.61)]
+)
+def test_gpt2_sizes_are_openais(name, millions):
+    with torch.device("meta"):
+        model = build(name)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second, other = build("gpt-nano", seed=1), build("gpt-nano", seed=1), build("gpt-nano", seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.wte.weight, second.wte.weight)
+    assert not torch.equal(first.wte.weight, other.wte.weight)
+
+
+def test_presets_are_not_changed_by_overrides():
+    assert build("gpt-nano", vocab_size=65).config.vocab_size == 65
+    assert PRESETS["gpt-nano"].vocab_size == 256
+    assert configure("gpt-nano", n_layer=1).n_layer == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("gpt-pico", {}, "unknown preset 'gpt-pico'; known: gpt-nano, gpt-micro"),
+        ("gpt-nano", {"n_layers": 2}, "has no field 'n_layers'; did you mean 'n_layer'"),
+        ("gpt-nano", {"ffn": "mpl"}, "unknown ffn 'mpl'; known: mlp, swiglu"),
+        ("gpt-nano", {"mixer": "conv"}, "unknown mixer 'conv'; known: attention"),
+    ],
+)
+def test_what_does_not_exist_is_one_clear_error(name, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **overrides)
