@@ -119,8 +119,8 @@ def reference(ax: Axes, y: float, label: str, *, color: str = GREY, at: float = 
         va="top" if below else "bottom",
         fontsize=9,
         color=color,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
-        zorder=4,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        zorder=1.5,  # over the grid, under the curves: a label never hides a measurement
     )
 
 
@@ -134,6 +134,7 @@ def loss_axes(
         unit: what the loss is counted in.
     """
     fig, ax = axes(title=title, xlabel=steps, ylabel=f"loss ({unit})")
+    ax.margins(y=0.09)  # room for the lowest line's name
     for name, value in (references or {}).items():
-        reference(ax, value, name)
+        reference(ax, value, name, below=value == min(references.values()))  # curves come down to the lowest from above
     return fig, ax
