@@ -21,9 +21,9 @@ help: ## Print this list
 	@echo 'The environment lies in $(VENV); PYTHON=python3.12 picks another interpreter (3.11 or newer).'
 
 lab: env ## Open the course in JupyterLab           PORT=8888  ARGS=--no-browser
-	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks/00_start_here.ipynb --port=$(PORT) $(AS_ROOT) \
-	  --ServerApp.root_dir=. --LabApp.news_url=None \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
+	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab --port=$(PORT) $(AS_ROOT) \
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS)
 
 test: env ## Check everything, offline: style, tests, then every notebook   JOBS=2  ARGS=
 	$(PY) -m ruff check .

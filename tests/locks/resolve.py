@@ -19,7 +19,7 @@ TORCH = "torch==2.13.0"
 FOLLOWS_TORCH = re.compile(r"(nvidia|cuda)-|triton$")
 HEADERS = {
     "cpu": "The newest versions inside pyproject's ranges.",
-    "colab": "Colab's own versions, for every package that Colab has. Apart: Python, torch, and what those two ask for.",
+    "colab": "Colab's own versions. Apart from them: Python, torch, what those two ask for, and what Colab lacks.",
 }
 
 
@@ -34,13 +34,11 @@ def resolve(freeze: Path | None) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder, "constraints.txt")
         pins.write_text(f"{TORCH}\n{constraints(freeze)}\n")
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
+        pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
         # JupyterLab is not part of Colab, and would pull in a newer notebook server than Colab has.
-        extras = "notebooks,dev" if freeze else "notebooks,jupyter,dev"
-        nbmake = ["nbmake"] if freeze else []
-        report = subprocess.run(
-            [*command, "--constraint", str(pins), f".[{extras}]", *nbmake], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+        wanted = [".[notebooks,dev]", "nbmake"] if freeze else [".[notebooks,jupyter,dev]"]
+        command = [*pip, "--constraint", str(pins), *wanted]
+        report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(report)["install"]}
     kept = {name: version for name, version in found.items() if name != "kancourse" and not FOLLOWS_TORCH.match(name)}
     return [f"{name}=={version.split('+')[0]}" for name, version in sorted(kept.items(), key=lambda kv: kv[0].lower())]
