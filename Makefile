@@ -10,7 +10,7 @@ RUN    ?=
 PY := $(VENV)/bin/python
 # The environment belongs to this lock, this pyproject.toml and this folder; when one changes, it is brought up to date.
 KEY := { pwd; cat pyproject.toml $(LOCK); } | cksum
-OFFLINE := $(if $(KANCOURSE_DOWNLOAD),,HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1)
+OFFLINE := $(if $(filter 1,$(KANCOURSE_DOWNLOAD)),,HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1)
 AS_ROOT := $(shell [ "$$(id -u)" -ne 0 ] || echo --allow-root)
 
 .PHONY: help lab test test-colab run bench env
