@@ -4,7 +4,7 @@
   here; `bpe` (trained on the corpus) and `gpt2` (GPT-2's published one) are byte-pair encodings, in `bpe.py`.
 - Every id stands for a fixed piece of UTF-8, so decoding is "join the bytes": it never raises, whatever the ids are.
   Ids out of range and broken UTF-8 become U+FFFD, the replacement character.
-- The end of a text is one more id, `eot_id`, and no text can encode to it: "<|endoftext|>" typed by hand is just letters.
+- The end of a text is one more id, `eot_id`, and no text encodes to it: "<|endoftext|>" typed by hand is letters.
 - `to_dict` holds everything, merges included, so a checkpoint carries its tokenizer and needs no download to be read.
 """
 
