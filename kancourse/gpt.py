@@ -42,7 +42,7 @@ __all__ = [
 
 POSITIONS = ("learned", "rope", "none")
 IGNORE = -100  # a target that enters no loss: padding
-LOGIT_BUDGET = 2**24  # most logits `loss` holds at once (64 MiB in float32)
+LOGIT_BUDGET = 2**24  # 64 MiB of logits in float32
 
 LinearFactory = Callable[..., nn.Module]  # (in_features, out_features, bias=...) -> module
 NormFactory = Callable[[int], nn.Module]  # (n_embd) -> module
@@ -234,19 +234,20 @@ class GPT(nn.Module):
         """Logits of the next token at every position: ids (B, T) → (B, T, V)."""
         return self.lm_head(self.hidden(idx))
 
-    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, idx: Tensor, targets: Tensor, *, logit_budget: int = LOGIT_BUDGET) -> Tensor:
         """Mean cross-entropy in nats over the targets that are not IGNORE (-100).
 
         Args:
             idx: token ids, (B, T).
             targets: the ids that follow them, (B, T); -100 where nothing is to be predicted (padding).
+            logit_budget: at most so many logits exist at a time; beyond that the tokens go through the head in
+                chunks, whose logits are computed again in the backward pass.
 
         Returns:
-            A scalar; nan when no target counts. At most LOGIT_BUDGET logits exist at a time: beyond that the tokens
-            go through the head in chunks, whose logits are computed again in the backward pass.
+            A scalar; nan when no target counts.
         """
         hidden, flat = self.hidden(idx).flatten(0, 1), targets.flatten()  # (N, C), (N,)
-        rows = max(1, LOGIT_BUDGET // self.config.vocab_size)
+        rows = max(1, logit_budget // self.config.vocab_size)
         if len(flat) <= rows:
             return F.cross_entropy(self.lm_head(hidden), flat, ignore_index=IGNORE)
         total = hidden.new_zeros((), dtype=torch.float32)

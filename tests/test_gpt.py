@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kancourse import gpt as gpt_module
 from kancourse.gpt import GPT, IGNORE, GPTConfig, naive_attention, residual_projections, rope
 from kancourse.zoo import build
 
@@ -129,27 +128,26 @@ def test_the_first_loss_is_near_ln_v(preset, vocab_size):
 
 
 @pytest.mark.parametrize("budget", [37, 100, 37 * 23])
-def test_chunked_loss_equals_the_whole_in_value_and_gradient(budget, monkeypatch):
+def test_chunked_loss_equals_the_whole_in_value_and_gradient(budget):
     model = build("llama-nano", **(SMALL | {"n_head": 2}), seed=0).double()
     x, y = tokens(2, 12), tokens(2, 12, seed=1)
     y[0, :5] = IGNORE
     whole = model.loss(x, y)
     want = torch.autograd.grad(whole, model.parameters())
-    monkeypatch.setattr(gpt_module, "LOGIT_BUDGET", budget)
-    chunked = model.loss(x, y)
+    chunked = model.loss(x, y, logit_budget=budget)
     torch.testing.assert_close(chunked, whole)
     for a, b in zip(torch.autograd.grad(chunked, model.parameters()), want, strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_chunked_loss_keeps_fewer_bytes(monkeypatch):
+def test_chunked_loss_keeps_fewer_bytes():
     from kancourse.lab.meters import saved_tensor_bytes
 
     model = build("gpt-nano", vocab_size=20_000, block_size=64, seed=0)
     x = tokens(8, 64)
     whole = saved_tensor_bytes(lambda: model.loss(x, x), ignore=model)
-    monkeypatch.setattr(gpt_module, "LOGIT_BUDGET", 20_000 * 32)
-    assert saved_tensor_bytes(lambda: model.loss(x, x), ignore=model) < whole / 5
+    chunked = saved_tensor_bytes(lambda: model.loss(x, x, logit_budget=20_000 * 32), ignore=model)
+    assert chunked < whole / 5
 
 
 def test_padding_enters_no_loss():

@@ -12,7 +12,7 @@ Layout: tensors `model.<parameter>` and, for going on, `optimizer.<parameter>.<e
 
 import json
 import os
-from contextlib import suppress
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,20 @@ def save_checkpoint(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a save that was killed
-        leftover.unlink(missing_ok=True)
+        shutil.rmtree(leftover, ignore_errors=True)
+    # A folder, because safetensors itself writes to a temporary file with a name of its own.
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
-        save_file(tensors, partial, metadata={"kancourse": json.dumps(header)})
-        with open(partial, "rb") as file:
+        partial.mkdir()
+        save_file(tensors, partial / path.name, metadata={"kancourse": json.dumps(header)})
+        with open(partial / path.name, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        os.replace(partial / path.name, path)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         kept = "; the previous checkpoint there is untouched" if path.exists() else ""
         raise OSError(f"checkpoint {path} could not be written: {error}{kept}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     folder = os.open(path.parent, os.O_RDONLY)  # the rename itself reaches the disk
     try:
         os.fsync(folder)

@@ -72,11 +72,10 @@ def evaluate(
     device = device or pick_device(next(model.parameters()).device.type, "float32")
     batches = evaluation_batches(tokens, model.config.block_size, batch_size, max_batches=max_batches)
     loss, n_tokens = mean_loss(model, batches, device)
-    characters_per_token = tokens.n_characters / len(tokens.ids)
     return Evaluation(
         loss=loss,
         n_tokens=n_tokens,
-        bits_per_character=loss / math.log(2) / characters_per_token,
+        bits_per_character=tokens.bits_per_character(loss),
         unigram_entropy=tokens.unigram_entropy(),
         floor=tokens.floor,
     )

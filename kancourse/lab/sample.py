@@ -53,7 +53,7 @@ def next_token_probabilities(
         probabilities = probabilities.where(probabilities >= smallest_kept, 0.0)
     if top_p is not None and top_p < 1:
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-        ranked, order = probabilities.sort(-1, descending=True, stable=True)
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         kept = ranked.where(ranked.cumsum(-1) - ranked < top_p, 0.0)  # all tokens before this one fall short of p
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept)
     return probabilities / probabilities.sum(-1, keepdim=True)

@@ -1,0 +1,164 @@
+"""An experiment: one model on one corpus over some seeds, described by one flat dataclass.
+
+Its fields are the flags of `kancourse train`, the parameters of `train.ipynb` and the keys of a run's YAML: a name exists
+once and means the same everywhere. What comes out is a record (see `records.py`).
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kancourse.gpt import GPT
+from kancourse.lab.checkpoint import load_checkpoint
+from kancourse.lab.corpus import Corpus, load_corpus
+from kancourse.lab.distributed import world
+from kancourse.lab.evaluate import evaluate
+from kancourse.lab.meters import count_flops, count_parameters
+from kancourse.lab.microworld import judge
+from kancourse.lab.records import environment, summary, write_record
+from kancourse.lab.sample import generate, generate_documents
+from kancourse.lab.train import BEST, TrainConfig, TrainResult, train
+from kancourse.zoo import ModelConfig, build, configure
+
+
+@dataclass(kw_only=True)
+class Experiment(TrainConfig):
+    """What to train, on what, and how. `None` means: as the preset or the corpus has it."""
+
+    model: str = "gpt-micro"  # a preset of kancourse.zoo
+    n_layer: int | None = None
+    n_head: int | None = None
+    n_embd: int | None = None
+    ffn_dim: int | None = None
+    block_size: int | None = None
+    position: str | None = None  # "learned", "rope" or "none"
+    dropout: float | None = None
+    tie_head: bool | None = None
+    corpus: str = "microworld"  # a name, or the path of a text file
+    level: int = 1  # microworld: 1, 2 or 3
+    n_documents: int | None = None  # microworld: generate so many instead of reading the snapshot
+    max_characters: int | None = None  # read no more of the corpus than this
+    tokenizer: str = "auto"  # "bytes", "characters", "words", "bpe", "gpt2", or the corpus's own
+    bpe_size: int = 4096  # vocabulary of a "bpe" that is trained here
+    n_seeds: int = 1  # seeds are seed, seed + 1, …: of weights, data order and dropout
+    prompt: str = ""  # what the sample continues; empty: it begins a document
+    sample_tokens: int = 300
+    temperature: float = 0.8
+    n_judged: int = 100  # microworld: documents drawn at temperature 1 and judged
+    record: str | None = None  # write data/results/<record>.json
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_seeds < 1:
+            raise ValueError(f"n_seeds must be at least 1, got {self.n_seeds}")
+
+    def load_corpus(self) -> Corpus:
+        """The corpus, tokenized."""
+        return load_corpus(
+            self.corpus,
+            tokenizer=self.tokenizer,
+            vocab_size=self.bpe_size,
+            level=self.level,
+            n_documents=self.n_documents,
+            max_characters=self.max_characters,
+        )
+
+    def model_config(self, vocab_size: int) -> ModelConfig:
+        """The preset with what is given here in place of its own."""
+        sizes = ("n_layer", "n_head", "n_embd", "ffn_dim", "block_size", "position", "dropout", "tie_head")
+        given = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
+        return configure(self.model, vocab_size=vocab_size, **given)
+
+
+def run_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Train every seed, evaluate, sample; with `record` set, write the record.
+
+    With `out_dir`, seed s has its checkpoints in `out_dir/seed-s`, and a run that was stopped goes on where it was.
+
+    Returns:
+        The record: kind, experiment, corpus, model, parameters, runs (one per seed), val_loss (mean and band of the
+        best validation losses over seeds), environment.
+    """
+    corpus = experiment.load_corpus()
+    config = experiment.model_config(corpus.tokenizer.vocab_size)
+    runs = []
+    for seed in range(experiment.seed, experiment.seed + experiment.n_seeds):
+        model, result = train_seed(experiment, corpus, config, seed)
+        runs.append(measure(model, result, experiment, corpus, seed))
+    record = {
+        "kind": "training",
+        "experiment": asdict(experiment),
+        "corpus": corpus.describe(),
+        "model": config.to_dict(),
+        "parameters": count_parameters(model),
+        "flops_per_token": count_flops(model, 1, config.block_size) / config.block_size,
+        "val_loss": summary([run["best_val_loss"] for run in runs]),
+        "runs": runs,
+        "environment": environment(),
+    }
+    if experiment.record and world()[0] == 0:
+        write_record(experiment.record, record)
+    return record
+
+
+def train_seed(experiment: Experiment, corpus: Corpus, config: ModelConfig, seed: int) -> tuple[GPT, TrainResult]:
+    """Train one seed; with `out_dir`, the model that comes back is the one of the best validation."""
+    settings: dict[str, Any] = {f.name: getattr(experiment, f.name) for f in fields(TrainConfig)} | {"seed": seed}
+    if experiment.out_dir:
+        settings["out_dir"] = str(Path(experiment.out_dir) / f"seed-{seed}")
+    model = build(config, seed=seed)
+    result = train(model, corpus, TrainConfig(**settings))
+    if experiment.out_dir:
+        best = load_checkpoint(Path(settings["out_dir"]) / BEST).model
+        model.load_state_dict(best.state_dict())
+    return model, result
+
+
+def measure(model: GPT, result: TrainResult, experiment: Experiment, corpus: Corpus, seed: int) -> dict[str, Any]:
+    """What the record says of one seed: losses, cost, a sample, and on microworld the judge's shares."""
+    generator = torch.Generator().manual_seed(seed)
+    run = {
+        "seed": seed,
+        "val_loss": result.val_loss,
+        "best_val_loss": result.best_val_loss,
+        "best_step": result.best_step,
+        "bits_per_character": evaluate(
+            model, corpus.val, batch_size=experiment.batch_size, max_batches=experiment.eval_batches
+        ).bits_per_character,
+        "stopped": result.stopped,
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "flops": result.flops,
+        "seconds": round(result.seconds, 1),
+        "validations": [
+            {"step": row["step"], "val_loss": row["val_loss"]} for row in result.history if "val_loss" in row
+        ],
+        "sample": experiment.prompt
+        + generate(
+            model,
+            experiment.prompt,
+            tokenizer=corpus.tokenizer,
+            max_new_tokens=experiment.sample_tokens,
+            temperature=experiment.temperature,
+            begin_document=not experiment.prompt,
+            stop_at_end=False,
+            generator=generator,
+        ),
+    }
+    if experiment.corpus == "microworld" and experiment.n_judged:
+        limit = model.config.block_size
+        texts = generate_documents(
+            model, experiment.n_judged, tokenizer=corpus.tokenizer, max_new_tokens=limit, generator=generator
+        )
+        verdicts = [judge(text, level=experiment.level) for text in texts]
+        n_sentences, n_questions = sum(v.n_sentences for v in verdicts), sum(v.n_questions for v in verdicts)
+        run["judged"] = {
+            "documents": len(texts),
+            "sentences": n_sentences,
+            "grammatical": sum(v.n_grammatical for v in verdicts) / max(1, n_sentences),
+            "questions": n_questions,
+            "right": sum(v.n_right for v in verdicts) / max(1, n_questions),
+        }
+    return run

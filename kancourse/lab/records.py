@@ -1,0 +1,97 @@
+"""Records: what was run, with which settings and seeds, on what, and what came out; JSON in `data/results/`.
+
+- A number in a notebook or in the README comes from a record, and a record is written by code, never by hand.
+- `results_table` renders all records for the README; a test keeps the two in step.
+"""
+
+import json
+import os
+import platform
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from kancourse import __version__
+from kancourse.paths import data_dir
+
+
+def environment() -> dict[str, str | int]:
+    """Where and when a run happened: date, versions, processor, threads."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "date": date.today().isoformat(),
+        "kancourse": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "processor": gpu or _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def summary(values: list[float]) -> dict[str, float | int]:
+    """Mean and band of one number over seeds."""
+    return {"mean": fmean(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def results_dir() -> Path:
+    """Where records lie."""
+    return data_dir() / "results"
+
+
+def write_record(name: str, record: dict[str, Any]) -> Path:
+    """Write `data/results/<name>.json` (whole or not at all) and return its path."""
+    path = results_dir() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def read_record(name: str) -> dict[str, Any]:
+    """Read `data/results/<name>.json`.
+
+    Raises:
+        FileNotFoundError: there is no such record; those there are, are listed.
+    """
+    path = results_dir() / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in results_dir().glob("*.json"))) or "none yet"
+        raise FileNotFoundError(f"no record {name!r}; known: {known}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def results_table() -> str:
+    """All records of training runs as a Markdown table: loss beside what gives it meaning."""
+    rows = [
+        "| run | model | parameters | validation loss: mean (band), seeds | unigram entropy | floor | minutes | where |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(results_dir().glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("kind") != "training":
+            continue
+        loss, corpus, where = record["val_loss"], record["corpus"], record["environment"]
+        floor = "unknown" if corpus["val_floor"] is None else f"{corpus['val_floor']:.3f}"
+        minutes = fmean(run["seconds"] for run in record["runs"]) / 60
+        rows.append(
+            f"| [{path.stem}](data/results/{path.name}) | {record['experiment']['model']} on {corpus['corpus']} "
+            f"| {record['parameters']['total']:,} | {loss['mean']:.4f} ({loss['min']:.4f} to {loss['max']:.4f}), "
+            f"{loss['n']} | {corpus['val_unigram_entropy']:.3f} | {floor} | {minutes:.1f} "
+            f"| {where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']} |"
+        )
+    return "\n".join(rows)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
