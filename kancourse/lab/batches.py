@@ -25,6 +25,8 @@ class _Windows:
     def __init__(self, tokens: TokenArray, block_size: int, batch_size: int, seed: int = 0):
         if block_size < 1 or batch_size < 1:
             raise ValueError(f"block_size and batch_size must be at least 1, got {block_size} and {batch_size}")
+        if seed < 0:
+            raise ValueError(f"the data seed must be 0 or more, got {seed}")
         if len(tokens) < block_size:
             raise ValueError(
                 f"a split of {len(tokens):,} tokens is shorter than one block of {block_size:,}; "

@@ -190,7 +190,7 @@ def _load_microworld(
         documents=partial(microworld_documents, level, names, n_documents, seed),
         tokenizer="words" if tokenizer == "auto" else tokenizer,
         vocab_size=vocab_size,
-        vocabulary=microworld.words(level) if tokenizer in ("auto", "words") else None,
+        vocabulary=microworld.vocabulary(level) if tokenizer in ("auto", "words") else None,
     )
 
 

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -105,19 +104,20 @@ def open_or_build(made_from: Mapping, build: Callable[[Path], dict]) -> dict:
     Raises:
         OSError: the cache folder cannot be written; the message says how to choose another.
     """
-    root = cache_dir() / "tokens"
-    folder = root / cache_key(made_from)
-    if folder.exists():
-        try:
-            return _open(folder)
-        except _DAMAGE as error:
-            log.warning("the token cache %s is damaged (%s); making it again", folder, error)
+    key = cache_key(made_from)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root = cache_dir() / "tokens"
+        folder, temporary = root / key, root / f".making-{uuid.uuid4().hex}"
+        if folder.exists():
+            try:
+                return _open(folder)
+            except _DAMAGE as error:
+                log.warning("the token cache %s is damaged (%s); making it again", folder, error)
+        root.mkdir(exist_ok=True)
         _sweep(root)
-        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=root))
+        temporary.mkdir()
     except OSError as error:
-        raise OSError(f"cannot write to {root} ({error}); set KANCOURSE_CACHE to a folder you own") from error
+        raise OSError(f"cannot write the token cache ({error}); set KANCOURSE_CACHE to a folder you own") from error
     try:
         facts = build(temporary)
         with (temporary / "facts.json").open("x", encoding="utf-8") as file:
@@ -128,7 +128,7 @@ def open_or_build(made_from: Mapping, build: Callable[[Path], dict]) -> dict:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
-                f"no room for the token cache in {root}; set KANCOURSE_CACHE to a folder with room"
+                error.errno, f"no room for tokens in {root}; set KANCOURSE_CACHE to a disk with room"
             ) from error
         raise
     finally:

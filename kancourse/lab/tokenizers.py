@@ -166,7 +166,9 @@ class CharTokenizer(Tokenizer):
 
 
 class WordTokenizer(Tokenizer):
-    """One id per piece (word, sign, space) of a closed vocabulary, then end-of-text.
+    """End-of-text is id 0, then one id per piece (word, sign, blank) of a closed vocabulary.
+
+    End-of-text comes first so that no id moves when a vocabulary grows at its end, as microworld's does with its level.
 
     Arguments:
         vocabulary: the pieces, all different.
@@ -176,11 +178,11 @@ class WordTokenizer(Tokenizer):
     kind = "words"
 
     def __init__(self, vocabulary: Sequence[str], split: Callable[[str], Sequence[str]] | None = None):
-        super().__init__("words", [*(word.encode() for word in vocabulary), EOT_TEXT.encode()], len(vocabulary))
+        super().__init__("words", [EOT_TEXT.encode(), *(word.encode() for word in vocabulary)], eot_id=0)
         if split is None:
             from kancourse.lab.microworld import pieces as split
         self._split = split
-        self._id_of = {word: i for i, word in enumerate(vocabulary)}
+        self._id_of = {word: i for i, word in enumerate(vocabulary, 1)}
         if len(self._id_of) != len(vocabulary):
             twice = sorted(word for word in self._id_of if list(vocabulary).count(word) > 1)
             raise ValueError(f"the vocabulary lists a word twice: {twice[0]!r}")
