@@ -73,7 +73,7 @@ class Claim:
         rows = [(setting, *self.numbers(setting)) for setting in self.measured]
         head = f"**Claim: {self.verdict}** ({self.strength})"
         table = [f"| {self.over or ''} | measured here{unit} | against |", "|---|---|---|"]
-        table += [f"| {_cell(setting)} | {one} | {other} |" for setting, one, other in rows]
+        table += [f"| {cell(setting)} | {one} | {other} |" for setting, one, other in rows]
         rule = f"Holds when: {self.holds_when}, for the worst seed."
         markdown = "\n".join([head, "", f"> {self.says} ({self.who})", "", *table, "", rule])
         plain = [f"{self.verdict.upper()} ({self.strength}): {self.says} ({self.who})"]
@@ -254,5 +254,6 @@ def _words(runs: Sequence[float], band: Sequence[float]) -> str:
     return f"{mean:.4g}" if low == high else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
     return text.replace("|", r"\|")

@@ -1,0 +1,188 @@
+"""Claims: the verdict follows from the numbers, and the README's ledger from the stored claims.
+
+Run alone: python -m pytest tests/test_claims.py
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from kancourse.lesson import claim, claims
+from kancourse.lesson.claims import FAILS, HOLDS, SEED, judge
+from kancourse.lesson.ledger import BEGIN, END, LedgerArgs, ledger, table
+from kancourse.paths import PACKAGE, data_dir
+
+STORED = sorted((data_dir() / "claims").glob("*.json"))
+BASIC = {"who": "Someone 2024", "says": "It is better.", "holds_when": "measured < baseline"}
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "display", lambda made: None)
+    monkeypatch.delenv("KANCOURSE_RECORD", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "band", "baseline", "verdict"),
+    [
+        ("measured < baseline", (1, 2), [3, 4], HOLDS),
+        ("measured < baseline", (1, 3), [3, 4], SEED),
+        ("measured < baseline", (4, 5), [3, 4], FAILS),
+        ("measured < baseline - 2", (1, 2), [3, 4], SEED),
+        ("measured < baseline * 0.5", (1, 1.4), [3, 4], HOLDS),
+        ("measured <= 2", (1, 2), None, HOLDS),
+        ("measured < 2", (1, 2), None, SEED),
+        ("measured < 2", (2, 2), None, FAILS),
+        ("measured > baseline + 1", (6, 7), [3, 4], HOLDS),
+        ("measured > baseline + 1", (3, 4), [3, 4], FAILS),
+        ("measured >= 0.9", (0.9, 0.95), None, HOLDS),
+        ("measured >= 0.9", (0.8, 0.95), None, SEED),
+        ("measured within 0.2 of baseline", (2.9, 3.1), [3.0], HOLDS),
+        ("measured within 0.2 of baseline", (2.7, 3.1), [3.0], SEED),
+        ("measured within 0.2 of 1.5", (2.0, 3.0), None, FAILS),
+        ("measured > -1e-3", (0, 0), None, HOLDS),
+    ],
+)
+def test_rules(rule: str, band: tuple, baseline: list | None, verdict: str) -> None:
+    assert judge(rule, {"": band}, {"": baseline} if baseline else {}) == verdict
+
+
+@given(
+    st.lists(st.integers(-20, 20), min_size=1, max_size=4),
+    st.lists(st.integers(-20, 20), min_size=1, max_size=4),
+    st.sampled_from(["<", "<=", ">", ">="]),
+)
+def test_holds_means_every_pair_of_seeds(measured: list[int], baseline: list[int], op: str) -> None:
+    """The band rule says what comparing every measured seed with every baseline seed says."""
+    compare = {"<": int.__lt__, "<=": int.__le__, ">": int.__gt__, ">=": int.__ge__}[op]
+    pairs = [compare(one, other) for one, other in itertools.product(measured, baseline)]
+    expected = HOLDS if all(pairs) else FAILS if not any(pairs) else SEED
+    band = (min(measured), max(measured))
+    assert judge(f"measured {op} baseline", {"": band}, {"": baseline}) == expected
+
+
+def test_depends_on_the_setting() -> None:
+    made = claim(
+        "two_levels",
+        **BASIC,
+        measured={"level 1": [1, 1.1], "level 3": [5, 6]},
+        baseline=[3, 4],
+        seeds=(0, 1),
+        over="level",
+    )
+    assert made.verdict == "depends on level: holds for level 1; fails for level 3"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "strength"),
+    [
+        ([0], "one seed, provisional"),
+        ([0, 1], "2 seeds, provisional"),
+        ([0, 1, 2], "3 seeds"),
+        (None, "no randomness"),
+    ],
+)
+def test_few_seeds_are_marked(seeds: list[int] | None, strength: str) -> None:
+    made = claim("few", **BASIC, measured=[1.0] * len(seeds or [0]), baseline=2.0, seeds=seeds)
+    shown = made._repr_mimebundle_()
+    assert made.strength == strength
+    assert f"**Claim: holds** ({strength})" in shown["text/markdown"]
+    assert f"HOLDS ({strength}): It is better. (Someone 2024)" in shown["text/plain"]
+    assert f"| holds | {strength} |" in table([made])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"id": "Big Id"}, "an id is lower-case letters"),
+        ({"holds_when": "measured is good"}, "rule 'measured is good' is not understood; known: \"measured < 1.75\""),
+        ({"holds_when": "measured < 3 or True"}, "is not understood"),
+        ({"baseline": None}, "names a baseline, but none is given"),
+        ({"measured": [1.0, float("nan")]}, "must be finite numbers"),
+        ({"measured": []}, "must be finite numbers"),
+        ({"seeds": [0]}, "2 measured values but 1 seeds"),
+        ({"seeds": []}, "no seeds given"),
+        ({"band": (0, 3)}, "must go with one measured value"),
+        ({"measured": 5.0, "band": (0, 3)}, "must go with one measured value"),
+        ({"measured": {"a": [1, 2]}, "baseline": {"b": [1, 2]}}, "measured in a but the baseline in b"),
+    ],
+)
+def test_what_is_refused(changed: dict, said: str) -> None:
+    given = {"id": "x", **BASIC, "measured": [1.0, 2.0], "baseline": 3.0, "seeds": [0, 1], **changed}
+    with pytest.raises(ValueError, match=said):
+        claim(given.pop("id"), **given)
+
+
+def test_band_of_a_recorded_mean_decides() -> None:
+    given = {**BASIC, "baseline": 2.5, "seeds": [0, 1, 2]}
+    assert claim("recorded", **given, measured=2.0, band=(1.5, 2.4)).verdict == HOLDS
+    assert claim("recorded", **given, measured=2.0, band=(1.5, 2.6)).verdict == SEED
+
+
+def test_recorded_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "data_dir", lambda: tmp_path)
+    given = {**BASIC, "measured": [1.0, 2.0], "baseline": 3.0, "seeds": [0, 1], "record": "runs.json"}
+    claim("asked", **given)
+    assert not list(tmp_path.rglob("*"))
+    monkeypatch.setenv("KANCOURSE_RECORD", "1")
+    monkeypatch.setenv("KANCOURSE_NOTEBOOK", "03_gpt.ipynb")
+    made = claim("asked", **given)
+    path = tmp_path / "claims" / "asked.json"
+    assert json.loads(path.read_text())["band"] == {"": [1.0, 2.0]}
+    stored = claims.load(path)
+    assert (stored.verdict, stored.strength) == (made.verdict, made.strength)
+    assert {key: stored.provenance[key] for key in ("notebook", "record")} == {
+        "notebook": "03_gpt.ipynb",
+        "record": "runs.json",
+    }
+    assert {"date", "device", "versions"} <= set(stored.provenance)
+
+
+def test_a_typed_verdict_is_found(tmp_path: Path) -> None:
+    made = claim("typed", **BASIC, measured=[1.0], baseline=[0.5], seeds=[0])
+    path = claims.save(made, tmp_path)
+    path.write_text(path.read_text().replace('"fails"', '"holds"'))
+    with pytest.raises(ValueError, match=r"typed.json says 'holds', but its numbers give 'fails'"):
+        claims.load(path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"typed.json is not a stored claim"):
+        claims.load(path)
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_stored_claims_follow_from_their_numbers(path: Path) -> None:
+    stored = claims.load(path)
+    assert stored.id == path.stem
+    assert stored.provenance["notebook"]
+
+
+def test_ledger_between_the_marks(tmp_path: Path) -> None:
+    folder, readme = tmp_path / "claims", tmp_path / "README.md"
+    readme.write_text(f"# Title\n{BEGIN}\nold\n{END}\nrest\n")
+    claims.save(claim("a_claim", **BASIC, measured=[1.0, 3.0], baseline=[3.5], seeds=[0, 1]), folder)
+    args = LedgerArgs(readme=readme, folder=folder)
+    assert ledger(LedgerArgs(readme=readme, folder=folder, check=True)) is False
+    assert "old" in readme.read_text()
+    assert ledger(args) is False  # it was out of date, and is written
+    assert ledger(LedgerArgs(readme=readme, folder=folder, check=True)) is True
+    text = readme.read_text()
+    assert text.startswith(f"# Title\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nrest\n")
+    assert "| It is better. | Someone 2024 | 2 [1, 3] | 3.5 | holds | 2 seeds, provisional |" in text
+
+
+def test_ledger_needs_its_marks(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match=r"README.md needs one line '<!-- claims:begin -->' and, below it"):
+        ledger(LedgerArgs(readme=readme, folder=tmp_path))
+
+
+def test_readme_is_in_step() -> None:
+    assert ledger(LedgerArgs(readme=PACKAGE.parent / "README.md", check=True)), (
+        "run `python -m kancourse claims ledger`"
+    )
