@@ -7,7 +7,6 @@
 - Tokens are made once and kept on disk, keyed by everything that made them (see `tokens.py`).
 """
 
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,14 @@ from tqdm import tqdm
 
 from kancourse.lab import microworld
 from kancourse.lab.batches import DocumentWindows, RandomWindows
-from kancourse.lab.documents import Document, first_characters, in_batches, microworld_documents, split_documents
+from kancourse.lab.documents import (
+    Document,
+    first_characters,
+    in_batches,
+    microworld_documents,
+    microworld_sha256,
+    split_documents,
+)
 from kancourse.lab.readers import Opened, open_file, open_source
 from kancourse.lab.sources import CORPORA, Row
 from kancourse.lab.token_cache import SplitWriter, open_or_build
@@ -178,9 +184,9 @@ def _load_microworld(
         raise ValueError(f"microworld has no domains {unknown or names}; known: {', '.join(microworld.DOMAINS)}")
     if level not in microworld.LEVELS:
         raise ValueError(f"microworld has no level {level}; known: {', '.join(map(str, microworld.LEVELS))}")
-    source = {"generator_sha256": _generator_sha256(), "level": level, "domains": list(names)}
+    source = {"snapshot_sha256": microworld_sha256("snapshot"), "level": level, "domains": list(names)}
     if n_documents is not None:
-        source |= {"fresh_training_documents": n_documents, "seed": seed}
+        source |= {"fresh_documents": n_documents, "seed": seed, "generator_sha256": microworld_sha256("generator")}
     return _tokenise(
         name="microworld",
         licence="CC0 1.0",
@@ -192,14 +198,6 @@ def _load_microworld(
         vocab_size=vocab_size,
         vocabulary=microworld.vocabulary(level) if tokenizer in ("auto", "words") else None,
     )
-
-
-def _generator_sha256() -> str:
-    """Changes whenever microworld's code does, and with it what it writes."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(microworld.__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _tokenise(

@@ -9,9 +9,11 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from kancourse.lab import microworld
 from kancourse.lab.readers import Opened
+from kancourse.paths import data_dir
 
 _BATCH_CHARACTERS = 4_000_000
 
@@ -66,6 +68,16 @@ def microworld_documents(
         for document in documents:
             if document.domain in domains:
                 yield split, document.text, document.log_prob + (others if of_all else 0.0)
+
+
+def microworld_sha256(what: str) -> str:
+    """Of the "snapshot" (its list of checksums) or of the "generator" (its code): changes when what they give does."""
+    code = Path(microworld.__file__).parent
+    paths = {"snapshot": [data_dir() / "microworld" / "SHA256SUMS"], "generator": sorted(code.glob("*.py"))}[what]
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def first_characters(texts: Iterable[str], limit: int) -> Iterator[str]:
