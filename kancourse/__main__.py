@@ -1,0 +1,141 @@
+"""The command line: `python -m kancourse train|sample|evaluate|run|bench|notebooks`, after installing also `kancourse`.
+
+The flags of `train` are the fields of `Experiment`, by the same names; an error is one sentence and exit status 2.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from kancourse.lab.bench import bench
+from kancourse.lab.checkpoint import load_checkpoint
+from kancourse.lab.corpus import load_corpus
+from kancourse.lab.device import pick_device
+from kancourse.lab.distributed import process_group, world
+from kancourse.lab.evaluate import evaluate
+from kancourse.lab.experiment import Experiment, run_experiment
+from kancourse.lab.run import run
+from kancourse.lab.sample import generate_stream
+
+app = tyro.extras.SubcommandApp()
+CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError)
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """What to write, and how."""
+
+    model: str  # path of a checkpoint
+    prompt: str = ""  # empty: begin a document
+    max_new_tokens: int = 200
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Evaluate:
+    """What to score on what."""
+
+    model: str  # path of a checkpoint
+    corpus: str = "microworld"
+    level: int = 1  # microworld's
+    max_characters: int | None = None
+    batch_size: int = 32
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+@app.command(name="train")
+def train_command(experiment: Experiment) -> None:
+    """Train a model on a corpus; stopped, it goes on from --out_dir. Also under torchrun."""
+    with process_group():
+        record = run_experiment(experiment)
+        if world()[0] != 0:
+            return
+        corpus, loss = record["corpus"], record["val_loss"]
+        floor = "" if corpus["val_floor"] is None else f", floor {corpus['val_floor']:.4f}"
+        print(f"{experiment.model} ({record['parameters']['total']:,} parameters) on {corpus['corpus']}")
+        print(f"validation loss {loss['mean']:.4f} nats per token ({loss['min']:.4f} to {loss['max']:.4f}, ", end="")
+        print(f"{loss['n']} seed(s)); unigram entropy {corpus['val_unigram_entropy']:.4f}{floor}\n")
+        print(record["runs"][0]["sample"])
+
+
+@app.command(name="sample")
+def sample_command(config: Sample) -> None:
+    """Let a checkpoint write."""
+    checkpoint = load_checkpoint(config.model)
+    if checkpoint.tokenizer is None:
+        raise ValueError(f"{config.model} carries no tokenizer, so it cannot write text")
+    print(config.prompt, end="", flush=True)
+    for piece in generate_stream(
+        checkpoint.model,
+        config.prompt,
+        tokenizer=checkpoint.tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        generator=torch.Generator().manual_seed(config.seed),
+    ):
+        print(piece, end="", flush=True)
+    print()
+
+
+@app.command(name="evaluate")
+def evaluate_command(config: Evaluate) -> None:
+    """Score a checkpoint on a corpus's validation split."""
+    checkpoint = load_checkpoint(config.model)
+    if checkpoint.tokenizer is None:
+        raise ValueError(f"{config.model} carries no tokenizer, so it cannot read text")
+    corpus = load_corpus(
+        config.corpus, tokenizer=checkpoint.tokenizer, level=config.level, max_characters=config.max_characters
+    )
+    device = pick_device(config.device, config.dtype)
+    print(device.reason)
+    model = checkpoint.model.to(device.device)
+    print(evaluate(model, corpus.val, batch_size=config.batch_size, device=device))
+
+
+@app.command(name="run")
+def run_command(yaml: Annotated[Path, tyro.conf.Positional], *, output: Path | None = None) -> None:
+    """Execute a notebook with a run file's parameters, strictly."""
+    print(run(yaml, output=output))
+
+
+@app.command(name="bench")
+def bench_command(names: Annotated[tuple[str, ...], tyro.conf.Positional] = (), *, threads: int | None = None) -> None:
+    """Measure the fast paths against their naive twins on this machine, as ratios."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    for line in bench(list(names)):
+        print(line, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and do what it says."""
+    try:
+        app.cli(
+            prog="kancourse",
+            description=__doc__,
+            args=arguments,
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    except CLEAR_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        again = shlex.join(["python", "-m", "kancourse", *(sys.argv[1:] if arguments is None else arguments)])
+        print(f"\nstopped; to go on from the last checkpoint: {again}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
