@@ -44,7 +44,7 @@ bench: env ## Measure the fast paths on this machine   ARGS=
 
 env: ## Only bring the environment up to date
 	@if [ "$$($(KEY))" != "$$(cat $(VENV)/kancourse.key 2>/dev/null)" ]; then \
-	  $(PY) -c '' 2>/dev/null || { \
+	  $(PY) -m pip --version >/dev/null 2>&1 || { \
 	    $(PYTHON) -c 'import sys; sys.exit("kancourse needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)' && \
 	    $(PYTHON) -m venv --clear $(VENV); } && \
 	  $(PY) -m pip install --requirement $(LOCK) && \

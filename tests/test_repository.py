@@ -4,6 +4,7 @@ inside the ranges, nothing unsafe is loaded, and a wheel works without the check
 import ast
 import graphlib
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -17,11 +18,15 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from kancourse.lab.records import results_table
+from kancourse.lesson.ledger import LedgerArgs, ledger
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kancourse"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 LOCKS = ("cpu", "colab")
+INSTALLED = importlib.metadata.packages_distributions()  # importable name -> distributions that bring it
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -115,12 +120,11 @@ def test_imports_have_no_cycle() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_what_is_imported_is_declared(module: str) -> None:
     """Whole file: declared somewhere. At import time, outside `lesson`: a plain dependency, so no extra is needed."""
-    installed = importlib.metadata.packages_distributions()
 
     def undeclared(tree: ast.AST, requirements: list[str]) -> set[str]:
         names = {name.split(".")[0] for name, _ in imports(tree, module)} - sys.stdlib_module_names - {"kancourse"}
         declared = distributions(requirements)
-        return {name for name in names if not declared & {canonicalize_name(d) for d in installed.get(name, [])}}
+        return {name for name in names if not declared & {canonicalize_name(d) for d in INSTALLED.get(name, [])}}
 
     assert not undeclared(TREES[module], PROJECT["dependencies"] + EXTRAS["notebooks"])
     if layer(module) != "lesson":
@@ -134,13 +138,15 @@ def test_what_is_imported_is_declared(module: str) -> None:
 def test_nothing_unsafe_is_loaded(module: str) -> None:
     forbidden = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     assert not forbidden & {name.split(".")[0] for name, _ in imports(TREES[module], module)}
+    classes = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.ClassDef)]
+    safe_loaders = {node.name for node in classes if [ast.unparse(base) for base in node.bases] == ["yaml.SafeLoader"]}
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in {"torch.load", "yaml.load", "yaml.unsafe_load", "torch.hub.load", "eval", "exec"}, (
-                called
-            )
-            assert not any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords)
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert called not in {"torch.load", "torch.hub.load", "yaml.unsafe_load", "eval", "exec"}
+            assert called != "yaml.load" or options.get("Loader") in safe_loaders
+            assert options.get("allow_pickle", "False") == "False"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -153,9 +159,9 @@ def test_public_names_have_docstrings(module: str) -> None:
             assert ast.get_docstring(node), f"{module}.{node.name} has no docstring"
 
 
-def tracked_texts() -> Iterator[tuple[str, str]]:
-    """(path, text) of the files that a reader gets and a person or a tool wrote: no lock, no data."""
-    patterns = ("*.md", "*.toml", "Makefile", ".ci/run", ".github/**/*.yml", "kancourse/**/*.py", "tests/**/*.py")
+def written_texts() -> Iterator[tuple[str, str]]:
+    """(path, text) of what a reader gets; tests are left out, because they plant what is forbidden here."""
+    patterns = ("*.md", "*.toml", "Makefile", ".ci/run", ".github/**/*.yml", "kancourse/**/*.py", "data/*.md")
     for pattern in (*patterns, "notebooks/*.ipynb", "notebooks/*.md", "notebooks/runs/*.yaml"):
         for path in sorted(ROOT.glob(pattern)):
             yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
@@ -163,7 +169,7 @@ def tracked_texts() -> Iterator[tuple[str, str]]:
 
 def test_no_path_of_one_machine() -> None:
     machine = re.compile(r"(?<![\w.}])/(?:work|opt|root|home|Users)/\w")
-    assert [(path, found.group()) for path, text in tracked_texts() for found in [machine.search(text)] if found] == []
+    assert [(path, found.group()) for path, text in written_texts() for found in [machine.search(text)] if found] == []
 
 
 def test_the_public_address_stands_once() -> None:
@@ -171,7 +177,7 @@ def test_the_public_address_stands_once() -> None:
     slug = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", slug)
     own = re.compile(r"github(?:\.com|usercontent\.com)?/([\w.-]+/kancourse)\b")
-    for path, text in tracked_texts():
+    for path, text in written_texts():
         found = own.findall(text)
         if path == "pyproject.toml":
             assert found == [slug]
@@ -214,7 +220,7 @@ def test_commands_that_the_texts_name_exist() -> None:
     targets = make_targets()
     assert {"help", "lab", "test", "test-colab", "run", "bench"} <= targets
     code = re.compile(r"(?:`|^\s*|run: |command: )make ([a-z-]+)", flags=re.MULTILINE)
-    for path, text in tracked_texts():
+    for path, text in written_texts():
         if path.endswith((".md", ".yml", "run")):
             assert set(code.findall(text)) <= targets, path
     assert "make test" in (ROOT / ".ci" / "run").read_text()
@@ -235,6 +241,44 @@ def test_workflows_are_valid_and_hold_no_secret(path: Path) -> None:
     assert "secrets." not in text
     for job in workflow["jobs"].values():
         assert job["timeout-minutes"] <= 90
+
+
+# --- the README in step with what it tells about ---
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(name: str) -> str:
+    """What stands in README between the two marks of a stamped table."""
+    (body,) = re.findall(rf"<!-- {name}:begin -->\n(.*?)<!-- {name}:end -->", README, flags=re.DOTALL)
+    return body.strip()
+
+
+def test_readme_lists_every_notebook() -> None:
+    rows = [line for line in section("notebooks").splitlines() if "](notebooks/" in line]
+    names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert [re.search(r"\]\(notebooks/([^)]+)\)", row)[1] for row in rows] == names
+    for name, row in zip(names, rows, strict=True):
+        cells = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
+        title = "".join(cells[0]["source"]).splitlines()[0].removeprefix("# ")
+        assert title in row or title.split(" ", 1)[1] in row, f"{name} is called {title!r}, README says {row!r}"
+
+
+def test_readme_shows_every_record() -> None:
+    table = results_table()
+    assert section("results") == (table if table.count("\n") > 1 else "")
+
+
+def test_readme_shows_every_claim() -> None:
+    assert ledger(LedgerArgs(check=True)), "run `python -m kancourse claims ledger`"
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert "steps=300" in code
+    names: dict[str, object] = {}
+    exec(code.replace("steps=300", "steps=1"), names)
+    assert names["result"].steps == 1
 
 
 # --- the wheel ---
