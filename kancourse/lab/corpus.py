@@ -29,6 +29,7 @@ from kancourse.lab.documents import (
     microworld_sha256,
     split_documents,
 )
+from kancourse.lab.microworld.documents import check_domains, check_level
 from kancourse.lab.readers import Opened, open_file, open_source
 from kancourse.lab.sources import CORPORA, Row
 from kancourse.lab.token_cache import SplitWriter, open_or_build
@@ -93,12 +94,12 @@ class Corpus:
 
 
 def load_corpus(
-    name: str = "microworld",
+    name: str | Path = "microworld",
     *,
     tokenizer: str | Tokenizer = "auto",
     vocab_size: int = 4096,
     level: int = 1,
-    domains: Iterable[str] | None = None,
+    domains: str | Iterable[str] | None = None,
     n_documents: int | None = None,
     max_characters: int | None = None,
     validation_fraction: float | None = None,
@@ -125,6 +126,7 @@ def load_corpus(
         FileNotFoundError: a path to no file.
         ConnectionError: no local copy and no network; the message says where to put one and what works now.
     """
+    name = str(name)
     if isinstance(tokenizer, str) and tokenizer not in ("auto", *TOKENIZERS):
         raise ValueError(f"unknown tokenizer {tokenizer!r}; known: auto, {', '.join(TOKENIZERS)}")
     limits = {"n_documents": n_documents, "max_characters": max_characters}
@@ -174,16 +176,12 @@ def _load_microworld(
     tokenizer: str | Tokenizer,
     vocab_size: int,
     level: int,
-    domains: Iterable[str] | None,
+    domains: str | Iterable[str] | None,
     n_documents: int | None,
     seed: int,
 ) -> Corpus:
-    names = microworld.DOMAINS if domains is None else tuple(domains)
-    unknown = [name for name in names if name not in microworld.DOMAINS]
-    if unknown or not names:
-        raise ValueError(f"microworld has no domains {unknown or names}; known: {', '.join(microworld.DOMAINS)}")
-    if level not in microworld.LEVELS:
-        raise ValueError(f"microworld has no level {level}; known: {', '.join(map(str, microworld.LEVELS))}")
+    microworld.snapshot(check_level(level))  # checked against its sha256 before anything is built on it
+    names = check_domains(microworld.DOMAINS if domains is None else domains)
     source = {"snapshot_sha256": microworld_sha256("snapshot"), "level": level, "domains": list(names)}
     if n_documents is not None:
         source |= {"fresh_documents": n_documents, "seed": seed, "generator_sha256": microworld_sha256("generator")}
