@@ -4,7 +4,6 @@ inside the ranges, nothing unsafe is loaded, and a wheel works without the check
 import ast
 import graphlib
 import importlib.metadata
-import json
 import os
 import re
 import subprocess
@@ -18,8 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from kancourse.lab.records import results_table
-from kancourse.lesson.ledger import LedgerArgs, ledger
+from kancourse.lesson.bootstrap import repository
+from kancourse.lesson.readme import ReadmeArgs, refresh
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kancourse"
@@ -245,36 +244,14 @@ def test_workflows_are_valid_and_hold_no_secret(path: Path) -> None:
 
 # --- the README in step with what it tells about ---
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-
-def section(name: str) -> str:
-    """What stands in README between the two marks of a stamped table."""
-    (body,) = re.findall(rf"<!-- {name}:begin -->\n(.*?)<!-- {name}:end -->", README, flags=re.DOTALL)
-    return body.strip()
-
-
-def test_readme_lists_every_notebook() -> None:
-    rows = [line for line in section("notebooks").splitlines() if "](notebooks/" in line]
-    names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert [re.search(r"\]\(notebooks/([^)]+)\)", row)[1] for row in rows] == names
-    for name, row in zip(names, rows, strict=True):
-        cells = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
-        title = "".join(cells[0]["source"]).splitlines()[0].removeprefix("# ")
-        assert title in row or title.split(" ", 1)[1] in row, f"{name} is called {title!r}, README says {row!r}"
-
-
-def test_readme_shows_every_record() -> None:
-    table = results_table()
-    assert section("results") == (table if table.count("\n") > 1 else "")
-
-
-def test_readme_shows_every_claim() -> None:
-    assert ledger(LedgerArgs(check=True)), "run `python -m kancourse claims ledger`"
+def test_the_tables_of_the_readme_are_fresh() -> None:
+    """Notebooks, recorded results and claims, as `python -m kancourse notebooks stamp` writes them."""
+    assert refresh(ReadmeArgs(check=True), repository()) == []
 
 
 def test_the_example_of_the_readme_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert "steps=300" in code
     names: dict[str, object] = {}
     exec(code.replace("steps=300", "steps=1"), names)
