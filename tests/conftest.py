@@ -1,4 +1,4 @@
-"""One thread, one Hypothesis profile, and the rule for tests that need the internet."""
+"""One thread, one Hypothesis profile, a cache of their own for the tests, and the rule for those that download."""
 
 import os
 
@@ -17,6 +17,12 @@ hypothesis.settings.register_profile(
     max_examples=50,
 )
 hypothesis.settings.load_profile("kancourse")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither use nor fill the reader's cache; processes that they start inherit this one."""
+    os.environ["KANCOURSE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
