@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -33,7 +34,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from kancourse.lesson import check, claim, play, source"""
+from kancourse.lesson import check, play, source"""
 
 EXERCISE = """\
 def initial_loss(vocab_size):
@@ -87,6 +88,7 @@ def executed(node: NotebookNode) -> None:
     node.metadata["kancourse"] = {"executed": {"source": source_hash(node)}}
 
 
+@cache
 def png() -> str:
     """A tiny picture, base64."""
     figure, buffer = plt.figure(figsize=(0.2, 0.2)), io.BytesIO()

@@ -1,20 +1,23 @@
-"""Claims: the verdict follows from the numbers, and the README's ledger from the stored claims.
+"""Claims: the verdict follows from the numbers, and the README's tables from what is stored.
 
 Run alone: python -m pytest tests/test_claims.py
 """
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from notebook_fixtures import lesson, write
 
-from kancourse.lesson import claim, claims
+from kancourse.lesson import claim, claims, readme
+from kancourse.lesson.bootstrap import ROOT, repository
 from kancourse.lesson.claims import FAILS, HOLDS, SEED, judge
-from kancourse.lesson.ledger import BEGIN, END, LedgerArgs, ledger, table
-from kancourse.paths import PACKAGE, data_dir
+from kancourse.lesson.readme import ReadmeArgs, claims_table, refresh
+from kancourse.paths import data_dir
 
 STORED = sorted((data_dir() / "claims").glob("*.json"))
 BASIC = {"who": "Someone 2024", "says": "It is better.", "holds_when": "measured < baseline"}
@@ -92,7 +95,7 @@ def test_few_seeds_are_marked(seeds: list[int] | None, strength: str) -> None:
     assert made.strength == strength
     assert f"**Claim: holds** ({strength})" in shown["text/markdown"]
     assert f"HOLDS ({strength}): It is better. (Someone 2024)" in shown["text/plain"]
-    assert f"| holds | {strength} |" in table([made])
+    assert f"| holds | {strength} |" in claims_table([made])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_recorded_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "notebook": "03_gpt.ipynb",
         "record": "runs.json",
     }
-    assert {"date", "device", "versions"} <= set(stored.provenance)
+    assert {"date", "processor", "torch"} <= set(stored.provenance)
 
 
 def test_a_typed_verdict_is_found(tmp_path: Path) -> None:
@@ -157,32 +160,46 @@ def test_a_typed_verdict_is_found(tmp_path: Path) -> None:
 def test_stored_claims_follow_from_their_numbers(path: Path) -> None:
     stored = claims.load(path)
     assert stored.id == path.stem
-    assert stored.provenance["notebook"]
+    notebook = ROOT / "notebooks" / stored.provenance["notebook"]
+    assert path.stem in notebook.read_text(encoding="utf-8"), f"{notebook.name} makes no such claim any more"
 
 
-def test_ledger_between_the_marks(tmp_path: Path) -> None:
-    folder, readme = tmp_path / "claims", tmp_path / "README.md"
-    readme.write_text(f"# Title\n{BEGIN}\nold\n{END}\nrest\n")
-    claims.save(claim("a_claim", **BASIC, measured=[1.0, 3.0], baseline=[3.5], seeds=[0, 1]), folder)
-    args = LedgerArgs(readme=readme, folder=folder)
-    assert ledger(LedgerArgs(readme=readme, folder=folder, check=True)) is False
-    assert "old" in readme.read_text()
-    assert ledger(args) is False  # it was out of date, and is written
-    assert ledger(LedgerArgs(readme=readme, folder=folder, check=True)) is True
-    text = readme.read_text()
-    assert text.startswith(f"# Title\n{BEGIN}\n")
-    assert text.endswith(f"{END}\nrest\n")
+MARKS = "".join(f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\n" for name in ("notebooks", "results", "claims"))
+
+
+def test_tables_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ReadmeArgs(readme=tmp_path / "README.md", notebooks=tmp_path, claims=tmp_path / "claims")
+    args.readme.write_text(f"# Title\n{MARKS}rest\n")
+    write(lesson(), tmp_path)
+    claims.save(claim("a_claim", **BASIC, measured=[1.0, 3.0], baseline=[3.5], seeds=[0, 1]), tmp_path / "claims")
+    monkeypatch.setattr(readme, "results_table", lambda: "| run |\n|---|\n| a |")
+    assert refresh(replace(args, check=True), None) == ["notebooks", "results", "claims"]
+    assert args.readme.read_text().count("old") == 3
+    assert refresh(args, None) == ["notebooks", "results", "claims"]  # out of date, and written now
+    assert refresh(replace(args, check=True), None) == []
+    text = args.readme.read_text()
+    assert text.startswith("# Title\n<!-- notebooks:begin -->\n| notebook | you will build |")
+    assert text.endswith("<!-- claims:end -->\nrest\n")
     assert "| It is better. | Someone 2024 | 2 [1, 3] | 3.5 | holds | 2 seeds, provisional |" in text
+    assert "| [03 · Demo](notebooks/03_demo.ipynb) | a mask. | nothing. | 0.1 (2 cores) | not measured yet |" in text
+    assert refresh(replace(args, check=True), "https://github.com/someone/kancourse") == ["notebooks"]  # the badge
 
 
-def test_ledger_needs_its_marks(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("no marks")
+def test_an_empty_table_has_no_heading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme, "results_table", lambda: "| run |\n|---|")
+    args = ReadmeArgs(readme=tmp_path / "README.md", notebooks=tmp_path, claims=tmp_path)
+    args.readme.write_text(MARKS)
+    refresh(args, None)
+    assert args.readme.read_text() == MARKS.replace("old\n", "")
+
+
+def test_tables_need_their_marks(tmp_path: Path) -> None:
+    args = ReadmeArgs(readme=tmp_path / "README.md", notebooks=tmp_path, claims=tmp_path)
+    args.readme.write_text(MARKS.replace("<!-- claims:end -->", ""))
     with pytest.raises(ValueError, match=r"README.md needs one line '<!-- claims:begin -->' and, below it"):
-        ledger(LedgerArgs(readme=readme, folder=tmp_path))
+        refresh(args, None)
+    assert "old" in args.readme.read_text()
 
 
 def test_readme_is_in_step() -> None:
-    assert ledger(LedgerArgs(readme=PACKAGE.parent / "README.md", check=True)), (
-        "run `python -m kancourse claims ledger`"
-    )
+    assert refresh(ReadmeArgs(check=True), repository()) == [], "run `python -m kancourse notebooks stamp`"

@@ -125,9 +125,10 @@ def run(yaml_path: str | Path, *, output: str | Path | None = None, progress: bo
     with tempfile.TemporaryDirectory() as scratch:
         values = Path(scratch) / "parameters.yaml"
         values.write_text(yaml.safe_dump(todo.parameters, allow_unicode=True), encoding="utf-8")
-        told = ["--log-output"] if progress else ["--log-level=ERROR"]
-        options = [f"--parameters_file={values}", f"--cwd={todo.notebook.parent}", "--kernel=python3", *told]
-        command = [sys.executable, "-m", "papermill", "--no-progress-bar", *options, str(todo.notebook), str(target)]
+        told = "--log-output" if progress else "--log-level=ERROR"
+        where = [f"--parameters_file={values}", f"--cwd={todo.notebook.parent}"]
+        options = ["--no-progress-bar", "--kernel=python3", "--language=python", told, *where]
+        command = [sys.executable, "-m", "papermill", *options, str(todo.notebook), str(target)]
         code = _wait(subprocess.Popen(command, env=_environment(target.parent)))
     if code:
         raise RuntimeError(f"{todo.name} failed: {_what_failed(target)} (exit code {code}; see {target})")
@@ -156,7 +157,9 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _what_failed(output: Path) -> str:
     """The error stored in an executed notebook, in words; a dead kernel stores none."""
-    cells = json.loads(output.read_text(encoding="utf-8"))["cells"] if output.is_file() else []
+    if not output.is_file():
+        return "papermill could not start it"
+    cells = json.loads(output.read_text(encoding="utf-8"))["cells"]
     for index, cell in enumerate(cells):
         for result in cell.get("outputs", []):
             if result["output_type"] == "error":

@@ -24,7 +24,10 @@ if importlib.util.find_spec("kancourse") is None:  # a fresh Colab
 """
 
 _INSTALL = """\
-    import importlib, pathlib, subprocess, sys, tempfile
+    import pathlib
+    import subprocess
+    import sys
+    import tempfile
 
     pip = [sys.executable, "-m", "pip"]
     here = subprocess.run([*pip, "list", "--format=freeze"], capture_output=True, text=True).stdout
@@ -33,8 +36,9 @@ _INSTALL = """\
     course = "kancourse[notebooks] @ git+{address}"
     done = subprocess.run([*pip, "install", "--quiet", "--constraint", held, course], capture_output=True, text=True)
     if done.returncode:
-        reasons = [line for line in done.stderr.splitlines() if "rror" in line] or ["pip says nothing"]
-        raise ImportError("kancourse could not be installed from {address}: " + reasons[-1])
+        said = done.stderr.splitlines() or ["pip says nothing"]
+        reason = next((line for line in said if line.startswith("ERROR")), said[-1])
+        raise ImportError("kancourse could not be installed from {address}: " + reason)
     importlib.invalidate_caches()
 """
 

@@ -8,11 +8,9 @@
 - `KANCOURSE_RECORD=1` (set by `notebooks execute`) writes `data/claims/<id>.json`, with where and when it was measured.
 """
 
-import datetime
 import json
 import math
 import os
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +20,7 @@ from typing import Any
 import torch
 from IPython.display import display
 
-from kancourse.lesson.machine import versions
+from kancourse.lab.records import environment
 from kancourse.paths import data_dir
 
 Runs = float | Sequence[float]
@@ -239,14 +237,7 @@ def _by_setting(id: str, what: str, values: Runs | Mapping[str, Runs]) -> dict[s
 
 
 def _provenance(record: str | None) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "notebook": os.environ.get("KANCOURSE_NOTEBOOK"),
-        "record": record,
-        "date": datetime.date.today().isoformat(),
-        "device": gpu or f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
-        "versions": versions(("torch", "numpy")),
-    }
+    return {"notebook": os.environ.get("KANCOURSE_NOTEBOOK"), "record": record, **environment()}
 
 
 def _words(runs: Sequence[float], band: Sequence[float]) -> str:

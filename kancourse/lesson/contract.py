@@ -11,6 +11,7 @@ import importlib.metadata
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from kancourse.lesson.bootstrap import BADGE, ROOT, badge_line, setup_cell
@@ -252,6 +253,7 @@ def violations(nb: Notebook) -> list[str]:
     return [finding for rule in (LESSON if nb.is_lesson else SAFE) for finding in rule(nb)]
 
 
+@cache
 def declared_modules(requirements: Path = ROOT / "requirements.txt") -> frozenset[str]:
     """Names that may be imported: the standard library, kancourse, and the modules of the declared packages."""
     lines = requirements.read_text(encoding="utf-8").splitlines()

@@ -1,6 +1,7 @@
 """What is done to notebooks: `python -m kancourse notebooks sync | stamp | strip | execute | check`.
 
-- `sync` rewrites mirror cells from the package, `stamp` the badge and the setup cell from pyproject's address.
+- `sync` rewrites mirror cells from the package, `stamp` the badges and setup cells from pyproject's address, and the
+  tables of the README.
 - `execute` runs notebooks in place and stores outputs, the measured minutes and the date of the run: nobody types them.
 - `strip` removes what front-ends leave behind (widget state, timings, ids of their own), and keeps the outputs.
 - `check` writes nothing and lists everything that is wrong.
@@ -11,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -22,6 +23,7 @@ from kancourse.lesson.bootstrap import BADGE, ROOT, badge_line, repository, setu
 from kancourse.lesson.document import load, source_hash, tags
 from kancourse.lesson.machine import versions
 from kancourse.lesson.mirror import mirror_text
+from kancourse.lesson.readme import ReadmeArgs, refresh
 
 FOLDER = ROOT / "notebooks"
 
@@ -32,6 +34,7 @@ class NotebookArgs:
 
     names: tuple[str, ...] = ()  # "03_gpt" or "03_gpt.ipynb"; none: all of them
     folder: Path = FOLDER
+    readme: Path = ROOT / "README.md"
     timeout: int = 1200  # seconds a single cell may take (execute)
     record: bool = True  # write the claims of an executed notebook to data/claims (execute)
 
@@ -60,9 +63,10 @@ def sync(args: NotebookArgs) -> list[Path]:
 
 
 def stamp(args: NotebookArgs) -> list[Path]:
-    """Write the badge and the setup cell of every notebook; returns the notebooks that changed."""
+    """Write badges, setup cells and the README's tables; returns the files that changed."""
     address = repository()
-    return _edit(args, lambda node, path: _stamp(node, path.name, address))
+    changed = _edit(args, lambda node, path: _stamp(node, path.name, address))
+    return changed + ([args.readme] if refresh(_tables(args), address) else [])
 
 
 def strip(args: NotebookArgs) -> list[Path]:
@@ -71,14 +75,16 @@ def strip(args: NotebookArgs) -> list[Path]:
 
 
 def check(args: NotebookArgs) -> dict[str, list[str]]:
-    """Everything that is wrong, by notebook; an empty dict when nothing is. Writes nothing."""
+    """Everything that is wrong, by file; an empty dict when nothing is. Writes nothing."""
     address = repository()
     found = {path.name: contract.violations(load(path, address)) for path in chosen(args)}
+    stale = refresh(replace(_tables(args), check=True), address)
+    found[args.readme.name] = [f"the table of {name} is out of date: run `notebooks stamp`" for name in stale]
     return {name: wrong for name, wrong in found.items() if wrong}
 
 
 def execute(args: NotebookArgs) -> dict[str, float]:
-    """Run notebooks in place, in order, each in a fresh kernel in its own folder.
+    """Run notebooks in place, in order, each in a fresh kernel in its own folder; then write the README's tables.
 
     Returns:
         minutes by notebook.
@@ -99,6 +105,7 @@ def execute(args: NotebookArgs) -> dict[str, float]:
             raise ValueError(f"{path.name} was executed but not saved: {'; '.join(wrong)}")
         _replace(path, text)
         minutes[path.name] = seconds / 60
+    refresh(_tables(args), repository())
     return minutes
 
 
@@ -145,6 +152,10 @@ def clean(node: NotebookNode) -> None:
         cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if contract.WIDGET not in output.get("data", {})]
+
+
+def _tables(args: NotebookArgs) -> ReadmeArgs:
+    return ReadmeArgs(readme=args.readme, notebooks=args.folder)
 
 
 def _sync(node: NotebookNode) -> None:
