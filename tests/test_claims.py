@@ -14,7 +14,7 @@ from hypothesis import given
 from notebook_fixtures import lesson, write
 
 from kancourse.lesson import claim, claims, readme
-from kancourse.lesson.bootstrap import ROOT, repository
+from kancourse.lesson.bootstrap import ROOT
 from kancourse.lesson.claims import FAILS, HOLDS, SEED, judge
 from kancourse.lesson.readme import ReadmeArgs, claims_table, refresh
 from kancourse.paths import data_dir
@@ -199,7 +199,3 @@ def test_tables_need_their_marks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"README.md needs one line '<!-- claims:begin -->' and, below it"):
         refresh(args, None)
     assert "old" in args.readme.read_text()
-
-
-def test_readme_is_in_step() -> None:
-    assert refresh(ReadmeArgs(check=True), repository()) == [], "run `python -m kancourse notebooks stamp`"

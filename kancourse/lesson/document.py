@@ -54,10 +54,12 @@ class Notebook:
 
 
 def tags(cell: NotebookNode) -> list[str]:
+    """A cell's tags."""
     return cell.metadata.get("tags", [])
 
 
 def load(path: Path, address: str | None) -> Notebook:
+    """Read a notebook from disk, to be judged with the course's public address."""
     return Notebook(path.name, nbformat.read(path, as_version=4), address, path.stat().st_size)
 
 

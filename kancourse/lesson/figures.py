@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -40,7 +39,7 @@ def style() -> None:
             "figure.dpi": 100,
             "savefig.dpi": 100,
             "figure.constrained_layout.use": True,
-            "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
+            "axes.prop_cycle": plt.cycler(color=COLOURS, linestyle=DASHES),
             "axes.grid": True,
             "grid.color": "#DDDDDD",
             "grid.linewidth": 0.6,
