@@ -92,9 +92,9 @@ def test_lines_of_endoftext_divide_documents(data):
 def test_tables_of_ones_own(data, suffix):
     path = data / f"mine{suffix}"
     if suffix == ".jsonl":
-        write(path, "".join(json.dumps({"text": story, "n": 1}) + "\n" for story in STORIES))
+        write(path, "".join(json.dumps({"text": story, "n": 1}) + "\n\n" for story in [*STORIES, None]))
     else:
-        write_parquet(path, {"text": STORIES})
+        write_parquet(path, {"text": [*STORIES[:20], None, *STORIES[20:]]})
     corpus = load_corpus(str(path))
     assert sorted(texts(corpus, "train") + texts(corpus, "val")) == sorted(STORIES)
 
@@ -405,6 +405,18 @@ def test_whatever_makes_a_difference_makes_another_cache(data, tmp_path):
     assert made() == len(options) + 1
 
 
+def test_files_of_the_same_name_in_two_folders_both_count(data, monkeypatch):
+    for folder in ("2013", "2024"):
+        write_parquet(data / "fineweb" / folder / "000_00000.parquet", {"text": [f"{folder} {s}" for s in STORIES]})
+    before = open_source(CORPORA["fineweb"]).identity["files"]
+    assert list(before) == ["2013/000_00000.parquet", "2024/000_00000.parquet"]
+    write_parquet(data / "fineweb" / "2013" / "000_00000.parquet", {"text": STORIES})
+    after = open_source(CORPORA["fineweb"]).identity["files"]
+    assert [before[name] == after[name] for name in before] == [False, True]
+    monkeypatch.setattr(readers, "HASHED_WHOLE", 10)
+    assert all(" (ends of " in sha for sha in open_source(CORPORA["fineweb"]).identity["files"].values())
+
+
 def test_a_corpus_describes_itself(data):
     corpus = load_corpus(str(write(data / "a.txt", "".join(STORIES))))
     facts = json.loads(json.dumps(corpus.describe()))
@@ -495,6 +507,7 @@ def test_every_mistake_ends_in_one_sentence(data):
         "whole": write_parquet(data / "whole.parquet", {"text": STORIES}),
         "cut": data / "cut.parquet",
         "column": write_parquet(data / "column.parquet", {"sentence": STORIES, "label": [1] * 40}),
+        "numbers": write_parquet(data / "numbers.parquet", {"text": [1, 2, 3]}),
         "lines": write(data / "x.jsonl", '{"text": "a"}\n{"words": "b"}\n'),
     }
     mine["latin"].write_bytes("Müßiggang".encode("latin-1") * 10)
@@ -514,6 +527,7 @@ def test_every_mistake_ends_in_one_sentence(data):
         ({"name": mine["whole"], "tokenizer": "words"}, ValueError, r"closed vocabulary, which only microworld has"),
         ({"name": mine["cut"]}, ValueError, r"cut.parquet is not a Parquet file: it is cut short"),
         ({"name": mine["column"]}, ValueError, r"column.parquet has no column 'text'; it has: sentence, label"),
+        ({"name": mine["numbers"]}, ValueError, r"the column 'text' of numbers.parquet holds int, not text"),
         ({"name": mine["lines"]}, ValueError, r"line 2 of x.jsonl is not a JSON object with 'text'"),
         ({"name": "tinyshakespeare"}, ValueError, r"not the published tinyshakespeare \(sha256 86c4e6aa9db7…, got "),
         ({"tokenizer": "letters"}, ValueError, r"unknown tokenizer 'letters'; known: auto, bytes, characters"),

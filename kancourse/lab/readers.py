@@ -1,33 +1,33 @@
-"""From files and downloads to documents: reads what `sources.py` names, a document at a time.
+"""Where documents come from: a local folder first, then a download; and exactly what was found, for key and record.
 
-- `open_source` finds a corpus (local folder first, then download) and says exactly what it found: that goes into the
-  cache key and into every record.
-- A large file or set streams through; only a corpus that is one single text is held whole.
-- What cannot work ends in one sentence: not UTF-8, empty, no such column, another file than published, no network.
+- A local folder may hold a downloaded copy of the Hub repository, plain text files, or only some of the parts: then the
+  note says what stands in for what.
+- Nothing is fetched before it is read; without a network one sentence says where to put a file and what works now.
 """
 
 import hashlib
-import json
 import os
 import re
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
-import httpx
-import pyarrow
-import pyarrow.parquet
-
+from kancourse.lab.parsing import (
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    assemble,
+    columns_of,
+    documents_of_files,
+    is_one_text,
+)
 from kancourse.lab.sources import CORPORA, Row
-from kancourse.lab.tokenizers import EOT_TEXT
+from kancourse.lab.token_cache import fingerprint
 from kancourse.paths import cache_dir
 
-TEXT_SUFFIXES = (".txt", ".raw", ".tokens")
-TABLE_SUFFIXES = (".parquet", ".jsonl")
+HASHED_WHOLE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Opened:
 
     Attributes:
         parts: documents by part, {"all": …} still to be split or {"train": …, "val": …}; each call starts afresh.
-        identity: what is read, as JSON types: file names with their sha256, or repository and revision.
+        identity: what is read, as JSON types: file names (within their folder) and sha256, or repository and revision.
         by_position: "all" is one text, to be split at a position and not by document.
         note: what a reader of the numbers must know, or "".
     """
@@ -117,123 +117,48 @@ def _open_folder(row: Row, folder: Path) -> Opened:
 
 
 def _open_files(row: Row, parts: dict[str, list[Path]], *, identity: dict | None = None, note: str = "") -> Opened:
-    hashes = {path.name: _sha256(path) for paths in parts.values() for path in paths}
+    together = [path for paths in parts.values() for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in together]))
+    hashes = {path.relative_to(root).as_posix(): _sha256(path) for path in together}
     if row.sha256 and row.sha256 not in hashes.values():
         raise ValueError(
             f"{', '.join(hashes)} in the local folder is not the published {row.name} (sha256 {row.sha256[:12]}…, got "
             f"{next(iter(hashes.values()))[:12]}…); fetch it again, or pass a path to use a text of your own"
         )
-    one_text = "all" in parts and all(_is_one_text(path, row) for path in parts["all"])
-    readers = {part: partial(_documents_of_files, paths, row) for part, paths in parts.items()}
+    one_text = "all" in parts and all(is_one_text(path, row) for path in parts["all"])
+    readers = {part: partial(documents_of_files, paths, row) for part, paths in parts.items()}
     return Opened(parts=readers, identity=identity or {"files": hashes}, by_position=one_text, note=note)
 
 
-def _is_one_text(path: Path, row: Row) -> bool:
-    if path.suffix in TABLE_SUFFIXES or row.documents == "wikitext":
-        return False
-    return row.documents == "whole" or not any(line.strip() == EOT_TEXT for line in _lines(path))
-
-
-def _documents_of_files(paths: Sequence[Path], row: Row) -> Iterator[str]:
-    for path in paths:
-        if path.suffix in TABLE_SUFFIXES:
-            yield from _assemble(_table_rows(path, _columns(row)), row)
-        elif row.documents == "wikitext":
-            yield from wikitext_articles(_lines(path))
-        elif _is_one_text(path, row):
-            yield "".join(_lines(path))
-        else:
-            for divider, lines in groupby(_lines(path), key=lambda line: line.strip() == EOT_TEXT):
-                if not divider:
-                    yield "".join(lines).strip()
-
-
-def _columns(row: Row) -> list[str]:
-    rule, _, column = row.documents.partition(":")
-    return [row.text_column, column] if rule == "group" else [row.text_column]
-
-
-def _assemble(rows: Iterable[tuple], row: Row) -> Iterator[str]:
-    """Documents from table rows (text, or text and group)."""
-    if row.documents == "wikitext":
-        yield from wikitext_articles(text or " \n" for (text,) in rows)  # its tables hold "" for a blank line
-    elif row.documents.startswith("group:"):
-        for _, members in groupby(rows, key=lambda pair: pair[1]):
-            yield "\n\n".join(text for text, _ in members if text)
-    else:
-        yield from (text for (text,) in rows if text)
-
-
-def wikitext_articles(lines: Iterable[str]) -> Iterator[str]:
-    """Cut WikiText into articles: a new one begins at a line " = Title = " after a blank line."""
-    article: list[str] = []
-    blank = True
-    for line in lines:
-        title = blank and re.fullmatch(r"= [^=\s].* =", line.strip()) and not line.strip().endswith("= =")
-        if title and "".join(article).strip():
-            yield "".join(article)
-            article = []
-        article.append(line if line.endswith("\n") else line + "\n")
-        blank = not line.strip()
-    if "".join(article).strip():
-        yield "".join(article)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # a byte-order mark is no part of the text
-            yield from file
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise ValueError(
-            f"{path.name} is not UTF-8 text (byte 0x{byte:02x} is out of place); convert it first"
-        ) from None
-
-
-def _table_rows(path: Path, columns: list[str]) -> Iterator[tuple]:
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(_lines(path), 1):
-            try:
-                record = json.loads(line)
-                yield tuple(record[column] for column in columns)
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                wanted = " and ".join(repr(column) for column in columns)
-                raise ValueError(f"line {number} of {path.name} is not a JSON object with {wanted}") from error
-        return
-    try:
-        table = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path.name} is not a Parquet file: it is cut short or something else") from error
-    with table:
-        if missing := [column for column in columns if column not in table.schema_arrow.names]:
-            raise ValueError(f"{path.name} has no column {missing[0]!r}; it has: {', '.join(table.schema_arrow.names)}")
-        for batch in table.iter_batches(columns=columns):
-            yield from zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
-
-
 def _sha256(path: Path) -> str:
-    if path.stat().st_size == 0:
+    """The file's sha256; of a very large file, that of its two ends, and its length."""
+    size = path.stat().st_size
+    if size == 0:
         raise ValueError(f"{path.name} is empty: there is no text to learn from")
+    if size > HASHED_WHOLE:  # hashing 40 GB at every start would take longer than a lesson
+        return f"{fingerprint(path)['ends_sha256']} (ends of {size} bytes)"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _offline(row: Row, cause: Exception) -> ConnectionError:
     place = "input.txt" if row.url else "train and validation files (.parquet, .jsonl or .txt)"
+    reason = (str(cause).splitlines() or [type(cause).__name__])[0][:200]
     return ConnectionError(
-        f"cannot download {row.name} ({str(cause).splitlines()[0][:200]}); to work offline put {place} into "
+        f"cannot download {row.name} ({reason}); to work offline put {place} into "
         f"$KANCOURSE_DATA/{row.name}/; without a network these work now: {works_now()}"
     )
 
 
 def _hub_documents(row: Row, split: str) -> Iterator[str]:
-    import datasets  # here, because it takes a second to import and most runs never need it
+    import datasets  # both here, because they take a second to import and most runs never need them
+    import httpx
 
     try:
         rows = datasets.load_dataset(
             row.repo, row.config, split=split, revision=row.revision, streaming=row.streamed
-        ).select_columns(_columns(row))
-        yield from _assemble((tuple(record[column] for column in _columns(row)) for record in rows), row)
+        ).select_columns(columns_of(row))
+        yield from assemble((tuple(record[column] for column in columns_of(row)) for record in rows), row)
     except (OSError, httpx.HTTPError) as error:
         raise _offline(row, error) from error
 
