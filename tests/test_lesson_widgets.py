@@ -103,6 +103,7 @@ def test_a_later_error_is_shown_and_raised(shown: list, live: None) -> None:
     with pytest.raises(ValueError, match="three"):
         playing.widgets["n"].value = 3
     assert "ValueError: three is &lt;too many&gt;" in playing.text.value
+    assert "_changed" not in playing.text.value  # only the lines of the function itself
     assert playing.image.layout.display == "none"
     playing.widgets["n"].value = 4  # and it goes on
     assert playing.text.value == ""

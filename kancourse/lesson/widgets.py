@@ -105,8 +105,10 @@ class Play:
     def _changed(self, _change: Any) -> None:
         try:
             shown = self.call(**{name: widget.value for name, widget in self.widgets.items()})
-        except Exception:
-            self.text.value = f"<pre style='color:#B00020'>{html.escape(traceback.format_exc())}</pre>"
+        except Exception as error:
+            frames = error.__traceback__.tb_next.tb_next  # from the reader's function on
+            told = "".join(traceback.format_exception(type(error), error, frames))
+            self.text.value = f"<pre style='color:#B00020'>{html.escape(told)}</pre>"
             self.image.layout.display = "none"
             raise
         self.text.value = f"<pre style='white-space:pre-wrap'>{html.escape(shown.text)}</pre>" if shown.text else ""
