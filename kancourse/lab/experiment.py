@@ -1,7 +1,7 @@
 """An experiment: one model on one corpus over some seeds, described by one flat dataclass.
 
-Its fields are the flags of `kancourse train`, the parameters of `train.ipynb` and the keys of a run's YAML: a name exists
-once and means the same everywhere. What comes out is a record (see `records.py`).
+Its fields are the flags of `kancourse train`, the parameters of `train.ipynb` and the keys of a run's YAML: a name
+exists once and means the same everywhere. What comes out is a record (see `records.py`).
 """
 
 from dataclasses import asdict, dataclass, fields

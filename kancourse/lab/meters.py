@@ -4,7 +4,6 @@
 - Attention counts the whole T×T square, as PyTorch's own counter does, although the causal half would do.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,8 +87,3 @@ def peak_memory(fn: Callable[[], Any], device: torch.device | str = "cpu") -> in
         held += event.nbytes()
         peak = max(peak, held)
     return peak
-
-
-def expected_initial_loss(vocab_size: int) -> float:
-    """ln V: the loss of a model that finds all tokens equally likely, in nats."""
-    return math.log(vocab_size)

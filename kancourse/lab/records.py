@@ -69,7 +69,7 @@ def read_record(name: str) -> dict[str, Any]:
 def results_table() -> str:
     """All records of training runs as a Markdown table: loss beside what gives it meaning."""
     rows = [
-        "| run | model | parameters | validation loss: mean (band), seeds | unigram entropy | floor | minutes | where |",
+        "| run | model | parameters | validation loss: mean (band), seeds | unigram entropy | floor | minutes | on |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(results_dir().glob("*.json")):
