@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kancourse.lab import bpe
 from kancourse.lab.bpe import GPT2_FILES, BPETokenizer, GPT2Tokenizer, byte_alphabet
 from kancourse.lab.tokenizers import (
     EOT_TEXT,
@@ -92,6 +93,16 @@ def test_many_texts_at_once_encode_as_one_by_one(tokenizer):
     texts = [TEXT, "", "the ball", "日本"]
     many = tokenizer.encode_batch(texts)
     assert [ids.tolist() for ids in many] == [tokenizer.encode(text) for text in texts]
+
+
+@given(text=st.text(st.sampled_from("a B's\u00a0\n.1é ") | st.characters(), max_size=60), size=st.integers(1, 20))
+def test_a_text_in_parts_is_the_text(text, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe, "_PART", size)
+        patch.setattr(bpe, "_PARTS_AT_A_TIME", 3)
+        assert "".join(bpe.parts_of(text)) == text
+        assert BPE.encode_batch([text, text])[1].tolist() == BPE.encode(text)
+        assert BPETokenizer.train([TEXT], vocab_size=280).merges == BPE.merges
 
 
 @pytest.mark.parametrize("tokenizer", KNOWS_ALL, ids=lambda t: t.name)

@@ -10,7 +10,8 @@
 import base64
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from kancourse.lab.tokenizers import EOT_TEXT, Tokenizer
 
 # How GPT-2 cuts text before merging: contractions, words with their leading space, numbers, signs, runs of white space.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_BETWEEN_WORDS = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
+_PART = 1 << 16  # characters
+_PARTS_AT_A_TIME = 256
 GPT2_FILES = {  # name -> sha256, as tiktoken itself pins them
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -37,6 +41,17 @@ def byte_alphabet() -> list[str]:
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def parts_of(text: str) -> Iterator[str]:
+    """A long text in parts that encode one by one to the ids of the whole: it is cut before a blank between two words,
+    where the pattern above always cuts. (The library needs a few hundred bytes for each token it works on.)
+    """
+    begin = 0
+    while len(text) - begin > _PART and (found := _BETWEEN_WORDS.search(text, begin + _PART)):
+        yield text[begin : found.start()]
+        begin = found.start()
+    yield text[begin:]
 
 
 class BPETokenizer(Tokenizer):
@@ -76,7 +91,7 @@ class BPETokenizer(Tokenizer):
         )
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        inner.train_from_iterator(texts, trainer)
+        inner.train_from_iterator((part for text in texts for part in parts_of(text)), trainer)
         merges = json.loads(inner.to_str())["model"]["merges"]  # [["Ġ", "t"], …]
         return cls([" ".join(merge) for merge in merges])
 
@@ -84,8 +99,14 @@ class BPETokenizer(Tokenizer):
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.asarray(one.ids, dtype=np.uint32) for one in encoded]
+        parts = [(number, part) for number, text in enumerate(texts) for part in parts_of(text)]
+        ids: list[list[np.ndarray]] = [[] for _ in texts]
+        for begin in range(0, len(parts), _PARTS_AT_A_TIME):
+            some = parts[begin : begin + _PARTS_AT_A_TIME]
+            encoded = self._inner.encode_batch_fast([part for _, part in some], add_special_tokens=False)
+            for (number, _), one in zip(some, encoded, strict=True):
+                ids[number].append(np.asarray(one.ids, dtype=np.uint32))
+        return [np.concatenate(pieces) for pieces in ids]
 
     def to_dict(self) -> dict:
         return {"kind": self.kind, "merges": self.merges}
