@@ -37,7 +37,7 @@ _INSTALL = """\
     done = subprocess.run([*pip, "install", "--quiet", "--constraint", held, course], capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.splitlines() or ["pip says nothing"]
-        reason = next((line for line in said if line.startswith("ERROR")), said[-1])
+        reason = next((line for line in said if line.strip().lower().startswith("error")), said[-1])
         raise ImportError("kancourse could not be installed from {address}: " + reason)
     importlib.invalidate_caches()
 """
