@@ -53,6 +53,7 @@ class Experiment(TrainConfig):
         super().__post_init__()
         if self.n_seeds < 1:
             raise ValueError(f"n_seeds must be at least 1, got {self.n_seeds}")
+        self.model_config(vocab_size=2)  # sizes that do not fit are refused before a corpus is loaded
 
     def load_corpus(self) -> Corpus:
         """The corpus, tokenized."""
