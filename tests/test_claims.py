@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from notebook_fixtures import lesson, write
 
@@ -48,6 +50,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
         ("measured within 0.2 of baseline", (2.7, 3.1), [3.0], SEED),
         ("measured within 0.2 of 1.5", (2.0, 3.0), None, FAILS),
         ("measured > -1e-3", (0, 0), None, HOLDS),
+        ("measured < 1.5e+02", (100, 149), None, HOLDS),
     ],
 )
 def test_rules(rule: str, band: tuple, baseline: list | None, verdict: str) -> None:
@@ -107,6 +110,7 @@ def test_few_seeds_are_marked(seeds: list[int] | None, strength: str) -> None:
         ({"baseline": None}, "names a baseline, but none is given"),
         ({"measured": [1.0, float("nan")]}, "must be finite numbers"),
         ({"measured": []}, "must be finite numbers"),
+        ({"measured": [[1.0, 2.0]]}, "must be finite numbers"),
         ({"seeds": [0]}, "2 measured values but 1 seeds"),
         ({"seeds": []}, "no seeds given"),
         ({"band": (0, 3)}, "must go with one measured value"),
@@ -118,6 +122,13 @@ def test_what_is_refused(changed: dict, said: str) -> None:
     given = {"id": "x", **BASIC, "measured": [1.0, 2.0], "baseline": 3.0, "seeds": [0, 1], **changed}
     with pytest.raises(ValueError, match=said):
         claim(given.pop("id"), **given)
+
+
+def test_numbers_of_any_kind() -> None:
+    given = {**BASIC, "baseline": torch.tensor(2.5), "seeds": range(2)}
+    for measured in ([1, 2], (1.0, 2.0), torch.tensor([1.0, 2.0]), np.array([1, 2])):
+        assert claim("kinds", **given, measured=measured).measured == {"": [1.0, 2.0]}
+    assert claim("kinds", **given | {"seeds": None}, measured=torch.tensor(1.0)).measured == {"": [1.0]}
 
 
 def test_band_of_a_recorded_mean_decides() -> None:

@@ -113,7 +113,9 @@ def test_execute_fills_in_what_nobody_types(args: NotebookArgs) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     path = write(node, args.folder)
+    write(lesson("train.ipynb"), args.folder, "train.ipynb")  # a tool notebook is left alone
     minutes = execute(args)
+    assert list(minutes) == ["03_demo.ipynb"]
     assert 0 < minutes["03_demo.ipynb"] < 2
     assert check(args) == {}
     done = nbformat.read(path, as_version=4)

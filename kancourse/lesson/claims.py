@@ -9,7 +9,6 @@
 """
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from IPython.display import display
 
 from kancourse.lab.records import environment
@@ -26,7 +25,7 @@ from kancourse.paths import data_dir
 Runs = float | Sequence[float]
 HOLDS, FAILS, SEED = "holds", "fails", "depends on the seed"
 
-_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _TARGET = rf"(?P<target>baseline|{_NUMBER})(?:\s*(?P<sign>[-+*])\s*(?P<amount>{_NUMBER}))?"
 _RULES = (
     re.compile(rf"measured\s*(?P<op><=|>=|<|>)\s*{_TARGET}"),
@@ -227,12 +226,12 @@ def load(path: Path) -> Claim:
 
 def _by_setting(id: str, what: str, values: Runs | Mapping[str, Runs]) -> dict[str, list[float]]:
     """Everything as setting -> list of floats; the only setting's name is "" when none was given."""
-    settings = dict(values) if isinstance(values, Mapping) else {"": values}
     lists = {}
-    for setting, runs in settings.items():
-        lists[str(setting)] = [float(run) for run in (runs if isinstance(runs, Sequence | torch.Tensor) else [runs])]
-        if not lists[str(setting)] or not all(math.isfinite(run) for run in lists[str(setting)]):
-            raise ValueError(f"claim {id!r}: {what} {setting or ''} must be finite numbers, got {lists[str(setting)]}")
+    for setting, runs in (values if isinstance(values, Mapping) else {"": values}).items():
+        numbers = np.atleast_1d(np.asarray(runs, dtype=float))
+        if numbers.ndim > 1 or not numbers.size or not np.isfinite(numbers).all():
+            raise ValueError(f"claim {id!r}: {what} {setting or ''} must be finite numbers, got {numbers.tolist()}")
+        lists[str(setting)] = numbers.tolist()
     return lists
 
 

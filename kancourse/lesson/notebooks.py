@@ -84,7 +84,9 @@ def check(args: NotebookArgs) -> dict[str, list[str]]:
 
 
 def execute(args: NotebookArgs) -> dict[str, float]:
-    """Run notebooks in place, in order, each in a fresh kernel in its own folder; then write the README's tables.
+    """Run notebooks in place, each in a fresh kernel in its own folder; then write the README's tables.
+
+    Without names, the lessons: a tool notebook (`train.ipynb`) is run by the run driver, and has no outputs to keep.
 
     Returns:
         minutes by notebook.
@@ -96,6 +98,8 @@ def execute(args: NotebookArgs) -> dict[str, float]:
     minutes = {}
     for path in chosen(args):
         node = nbformat.read(path, as_version=4)
+        if not args.names and not contract.Notebook(path.name, node).is_lesson:
+            continue
         seconds = run_cells(node, path, timeout=args.timeout, record=args.record)
         _verified(node, seconds)
         clean(node)
