@@ -157,6 +157,11 @@ def test_a_single_long_text_fills_every_row_but_the_last():
     assert (rows[:-1] != IGNORE).all()
 
 
+def test_documents_that_fill_a_row_exactly_share_it():
+    assert evaluation_batches(numbered([3, 3, 3, 3]), 8, 9).rows.tolist() == [[0, 8], [8, 16]]
+    assert evaluation_batches(numbered([3, 3, 3, 3]), 9, 9).rows.tolist() == [[0, 8], [8, 16]]
+
+
 def test_few_batches_are_spread_over_the_split():
     tokens = numbered([9] * 100)
     some = evaluation_batches(tokens, 10, 4, max_batches=3)
