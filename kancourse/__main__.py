@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -116,6 +116,28 @@ def bench_command(names: Annotated[tuple[str, ...], tyro.conf.Positional] = (), 
         torch.set_num_threads(threads)
     for line in bench(list(names)):
         print(line, flush=True)
+
+
+@app.command(name="notebooks")
+def notebooks_command(
+    what: Annotated[Literal["sync", "stamp", "strip", "execute", "check"], tyro.conf.Positional],
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+) -> None:
+    """Tend the notebooks (all, or the named ones): mirror cells, badges and tables, outputs, and their contract."""
+    from kancourse.lesson import notebooks  # the lessons need Jupyter and matplotlib, the rest of the command line not
+
+    told = getattr(notebooks, what)(notebooks.NotebookArgs(names=names))
+    if what == "check":
+        for name, findings in told.items():
+            for finding in findings:
+                print(f"{name}: {finding}")
+        if told:
+            raise SystemExit(1)
+    elif what == "execute":
+        for name, minutes in told.items():
+            print(f"{name}: {minutes:.1f} minutes")
+    else:
+        print(f"changed: {', '.join(path.name for path in told) or 'nothing'}")
 
 
 def main(arguments: list[str] | None = None) -> None:
