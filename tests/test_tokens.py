@@ -246,11 +246,11 @@ def test_a_killed_writer_leaves_no_half_cache(cache, tmp_path):
 
 
 def test_writers_at_the_same_time_agree(cache, tmp_path):
-    started = [tmp_path / f"started{i}" for i in range(3)]
+    started = [tmp_path / f"started{i}" for i in range(2)]
     children = [start(path, tmp_path / "go") for path in started]
     wait_for(*started)
     (tmp_path / "go").touch()
-    assert [child.communicate()[0].strip() for child in children] == ["[0, 1, 5]"] * 3
+    assert [child.communicate()[0].strip() for child in children] == ["[0, 1, 5]"] * 2
     assert [path.name for path in cache.iterdir()] == [cache_key({"x": 1})]
 
 

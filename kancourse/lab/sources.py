@@ -63,6 +63,7 @@ CORPORA = {
         Row(
             name="wikitext2",
             licence="CC BY-SA 3.0 and GFDL",
+            # A local copy may be the word-tokenised edition instead, with <unk> for rare words: other numbers.
             about="720 good Wikipedia articles, raw text (Merity et al. 2017)",
             documents="wikitext",
             repo="Salesforce/wikitext",
@@ -121,9 +122,9 @@ CORPORA = {
             about="articles of the Stanford Encyclopedia of Philosophy",
             documents="group:metadata",  # rows are passages; `metadata` is the article's address
             repo="AiresPucrs/stanford-encyclopedia-philosophy",
-            # A branch, not a commit: the commit could not be looked up when this row was written. Whoever downloads it
-            # first should put the 40 digits here (huggingface_hub.HfApi().dataset_info(repo).sha and revision=None's
-            # Parquet files), for until then the text may change under the same name.
+            # A branch, not a commit, for the commit could not be looked up when this row was written. Whoever first
+            # downloads it should put the commit here: HfApi().dataset_info(repo, revision="refs/convert/parquet").sha.
+            # Until then the text may change under the same name.
             revision="refs/convert/parquet",
         ),
     )
