@@ -2,7 +2,8 @@
 
 Answers that are ideas live with their idea, for example `kancourse.attention.naive_attention`.
 
-Shapes: B batch, H heads, S tokens seen so far, D head dim, T time, V vocabulary.
+Shapes: B batch, H heads, S tokens seen so far, D head dim, T time, V vocabulary; for splines G grid intervals, K order,
+N points, Z knots, `...` any leading axes.
 """
 
 import math
@@ -46,3 +47,44 @@ def kv_cache_step(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tenso
     k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)  # (B, H, S+1, D)
     weight = (q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))).softmax(-1)  # (B, H, 1, S+1): it may see all of them
     return weight @ v, k, v
+
+
+def knot_vector(grid_size: int, order: int, low: float, high: float) -> Tensor:
+    """(G+2K+1,) knots: the ends of G equal intervals from low to high, and `order` more on either side."""
+    h = (high - low) / grid_size
+    return low + h * torch.arange(-order, grid_size + order + 1)
+
+
+def cox_de_boor_step(x: Tensor, knots: Tensor, lower: Tensor, order: int) -> Tensor:
+    """B-splines of one order more, as Cox and de Boor blend them from two neighbours of the order below.
+
+    Args:
+        x: points, (N,).
+        knots: ascending, all different, (Z,).
+        lower: (N, Z-order), the B-splines of order-1 at x.
+        order: of the result, at least 1.
+
+    Returns:
+        (N, Z-order-1).
+    """
+    x = x[:, None]  # (N, 1)
+    rise = (x - knots[: -order - 1]) / (knots[order:-1] - knots[: -order - 1])  # (N, Z-order-1)
+    fall = (knots[order + 1 :] - x) / (knots[order + 1 :] - knots[1:-order])
+    return rise * lower[:, :-1] + fall * lower[:, 1:]
+
+
+def alive_bumps(x: float, grid_size: int, order: int, low: float, high: float) -> Tensor:
+    """(K+1,) the numbers of the bumps that can be nonzero at a point x of [low, high].
+
+    Bump m covers the cells m-K … m, so those over cell c are c … c+K. On a knot it is the cell to the right that
+    counts; high has none, and belongs to the last.
+    """
+    cell = min(math.floor((x - low) / (high - low) * grid_size), grid_size - 1)
+    return torch.arange(cell, cell + order + 1)
+
+
+def refine_hats(coefficients: Tensor) -> Tensor:
+    """A broken line through G+1 heights (..., G+1), on a grid twice as fine: (..., 2G+1). Midpoints in between."""
+    fine = coefficients.repeat_interleave(2, dim=-1)[..., :-1]  # (..., 2G+1)
+    fine[..., 1::2] = (coefficients[..., :-1] + coefficients[..., 1:]) / 2
+    return fine
