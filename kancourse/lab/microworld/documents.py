@@ -12,7 +12,17 @@ from math import exp, inf, log
 from random import Random
 from typing import Any
 
-from kancourse.lab.microworld import code, facts, stories, story_phrases, story_state, sum_phrases, sums
+from kancourse.lab.microworld import (
+    code,
+    code_phrases,
+    code_state,
+    facts,
+    stories,
+    story_phrases,
+    story_state,
+    sum_phrases,
+    sums,
+)
 from kancourse.lab.microworld.engine import Program, Roll, derivations
 from kancourse.lab.microworld.phrases import LEVELS, PhraseBook
 
@@ -30,7 +40,7 @@ class Domain:
 _DOMAINS = {
     "stories": Domain("stories", story_state.Story, stories.step, story_phrases.BOOK),
     "sums": Domain("sums", sums.Sums, sums.step, sum_phrases.BOOK),
-    "code": Domain("code", code.Script, code.step, code.BOOK),
+    "code": Domain("code", code_state.Script, code.step, code_phrases.BOOK),
     "facts": Domain("facts", facts.Facts, facts.step, facts.BOOK),
 }
 DOMAINS = tuple(_DOMAINS)

@@ -49,6 +49,12 @@ class Table:
         return self.total - sum(self.weight.get(option, 0) for option in without)
 
 
+def capitalised(sentence: str) -> str:
+    """With a capital at its start, inside a quotation mark if it opens with one."""
+    at = len(sentence) > 1 and sentence[0] == '"'
+    return sentence[:at] + sentence[at].upper() + sentence[at + 1 :]
+
+
 class Writer:
     """What a program talks to. Subclasses decide how a choice is answered."""
 
@@ -79,9 +85,7 @@ class Writer:
             start = len(lead) + sum(map(len, parts[: phrase.answer_op]))
             self.answer_span = (start, start + len(parts[phrase.answer_op]))
         text = "".join(parts)
-        if phrase.capital and text[0].islower():
-            text = text[0].upper() + text[1:]
-        return lead + text
+        return lead + (capitalised(text) if phrase.capital else text)
 
 
 class Roll(Writer):

@@ -15,11 +15,12 @@ from kancourse.lab.microworld.phrases import LEVELS, PhraseBook, Pronominal, Wor
 SHORTEST, LONGEST = {1: 4, 2: 6, 3: 7}, {1: 8, 2: 12, 3: 16}  # statements and questions in a document
 
 BY_NAME = {relation.name: relation for relation in RELATIONS}
-STAY = 8  # how much more likely the topic of the last sentence is than another one
+STAY, RETURN = {1: 6, 2: 10, 3: 16}, {1: 1, 2: 3, 3: 5}  # how much likelier the last topic, an earlier one, is
+ASK_GIVEN = 4
 
 
 def _book() -> PhraseBook:
-    book = PhraseBook({"name": Words(lex.PEOPLE), "who": Pronominal(lex.PEOPLE, ("he", "she"))})
+    book = PhraseBook({"name": Words(lex.PEOPLE), "who": Pronominal(lex.PEOPLE, {1: ("he", "she")})})
     for relation in RELATIONS:
         name, facts = relation.name, relation.facts or {}
         objects: dict[int, list[str]] = {}
@@ -132,6 +133,7 @@ def _topics_given(s: Facts) -> list[tuple[str, str]]:
 def _relation(s: Facts, w: Writer, act: str) -> str:
     """What the next unit is about: rather the same as the last one; a question rather about what was given."""
     open_given = {relation for relation, _ in _topics_given(s)} if act == "ask" else set()
+    used = {relation for relation, _ in s.said} | set(s.given)
     weights = {}
     for name in _relations(s.level):
         if BY_NAME[name].facts:
@@ -141,9 +143,9 @@ def _relation(s: Facts, w: Writer, act: str) -> str:
             if len(s.given.get(name, ())) < 3:
                 weights[name] = 3
         elif name in open_given:
-            weights[name] = 6
-    if act == "say" and s.last in weights:
-        weights[s.last] *= STAY
+            weights[name] = ASK_GIVEN
+        if name in used and name in weights:
+            weights[name] *= STAY[s.level] if name == s.last else RETURN[s.level]
     return w.pick("relation", list(weights), list(weights.values()))
 
 

@@ -130,11 +130,16 @@ def _follow(sentence: str, readings: dict[str, list[dict[str, Any]]], alive: Ali
     after: Alive = []
     right: bool | None = None
     for name, state in alive:
-        for hints in readings[name]:
+        for hints in _known(readings[name], state.level):
             for w, new in derivations(domain(name).step, state, hints, sentence):
                 after.append((name, new))
                 right = right or w.right
     return after[:_MOST], right
+
+
+def _known(readings: list[dict[str, Any]], level: int) -> list[dict[str, Any]]:
+    """The readings which use phrases of a level."""
+    return [hints for hints in readings if hints["phrase"].level <= level]
 
 
 def _believe(sentence: str, readings: dict[str, list[dict[str, Any]]], alive: Alive) -> tuple[Alive, bool | None]:
@@ -142,7 +147,7 @@ def _believe(sentence: str, readings: dict[str, list[dict[str, Any]]], alive: Al
     after: Alive = []
     right: bool | None = None
     for name, state in alive:
-        for hints in readings[name]:
+        for hints in _known(readings[name], state.level):
             for w, new in derivations(domain(name).step, state, hints, sentence, Lenient):
                 after.append((name, new))
                 right = w.right if right is None else right or bool(w.right)

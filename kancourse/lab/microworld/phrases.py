@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from kancourse.lab.microworld.engine import Table, Writer
+from kancourse.lab.microworld.engine import Impossible, Table, Writer, capitalised
 
 LEVELS = (1, 2, 3)
 _TOKEN = re.compile(r"[A-Za-z]+|[0-9]+|[^\w\s]|_")
@@ -48,9 +48,15 @@ class Slot:
 
 
 class Words(Slot):
-    """A slot with a list of values by level; `form(value)` is how each is written (default: as it is)."""
+    """A slot with a list of values by level; `form(value)` is how each is written (default: as it is).
 
-    def __init__(self, by_level: Mapping[int, Iterable[Any]], form: Callable[[Any], str] = str):
+    `names` is the choice which a value settles, when that is not called like the slot.
+    """
+
+    def __init__(
+        self, by_level: Mapping[int, Iterable[Any]], form: Callable[[Any], str] = str, *, names: str | None = None
+    ):
+        self.names = names
         self.written = {level: {v: form(v) for v in by_level.get(level, ())} for level in LEVELS}
         self.all = {value: text for level in LEVELS for value, text in self.written[level].items()}
         self.first: dict[str, list[tuple[list[str], Any]]] = {}
@@ -59,6 +65,8 @@ class Words(Slot):
             self.first.setdefault(words[0], []).append((words, value))
 
     def text(self, value: Any) -> str:
+        if value not in self.all:
+            raise Impossible(f"no word for {value!r}")
         return self.all[value]
 
     def match(self, words: Sequence[str], i: int) -> Iterator[tuple[Any, int]]:
@@ -69,6 +77,9 @@ class Words(Slot):
     def samples(self, level: int) -> Iterable[str]:
         return [text for known in LEVELS if known <= level for text in self.written[known].values()]
 
+    def hints(self, name: str, value: Any) -> dict[str, Any]:
+        return {self.names or name: value}
+
 
 class Pronominal(Words):
     """A slot that shows a value by name or by a pronoun: value `(None, name)` or `(pronoun, None)`.
@@ -77,15 +88,22 @@ class Pronominal(Words):
     """
 
     def __init__(
-        self, by_level: Mapping[int, Iterable[Any]], pronouns: Iterable[str], form: Callable[[Any], str] = str
+        self,
+        by_level: Mapping[int, Iterable[Any]],
+        pronouns: Mapping[int, Iterable[str]],
+        form: Callable[[Any], str] = str,
+        *,
+        names: str | None = None,
     ):
-        pairs = {level: [(None, value) for value in values] for level, values in by_level.items()}
-        pairs[1] = [*pairs[1], *((pronoun, None) for pronoun in pronouns)]
-        super().__init__(pairs, lambda pair: pair[0] or form(pair[1]))
+        pairs = {
+            level: [(None, value) for value in by_level.get(level, ())] + [(p, None) for p in pronouns.get(level, ())]
+            for level in LEVELS
+        }
+        super().__init__(pairs, lambda pair: pair[0] or form(pair[1]), names=names)
 
     def hints(self, name: str, value: Any) -> dict[str, Any]:
         pronoun, named = value
-        return {f"{name} as": pronoun} | ({} if pronoun else {name: named})
+        return {f"{name} as": pronoun} | ({} if pronoun else {self.names or name: named})
 
 
 class Number(Slot):
@@ -139,6 +157,8 @@ class _Filled:
         self.name, self.slot = name, slot
 
     def render(self, w: Writer, slots: Mapping[str, Any]) -> str:
+        if self.name not in slots:
+            raise Impossible(f"nothing to say for {self.name!r}")
         value = slots[self.name]
         return self.slot.text(value() if callable(value) else value)
 
@@ -157,9 +177,16 @@ class Phrase:
     """One compiled phrase of `kind`."""
 
     def __init__(
-        self, kind: str, source: str, slots: Mapping[str, Slot], prose: bool, opens: str, tags: Mapping[str, Any]
+        self,
+        kind: str,
+        source: str,
+        slots: Mapping[str, Slot],
+        prose: bool,
+        opens: str,
+        level: int,
+        tags: Mapping[str, Any],
     ):
-        self.opens = opens
+        self.opens, self.level = opens, level
         self.hints = {"kind": kind, "phrase": self, **tags}
         self.kind, self.source, self.capital = kind, source, prose
         self.ops: list[Any] = []
@@ -202,7 +229,7 @@ class Phrase:
     def rewrite(self, hints: Mapping[str, Any]) -> str:
         """The sentence which a match describes, written out again (to compare blanks and capitals)."""
         text = "".join(op if isinstance(op, str) else op.rewrite(hints) for op in self.ops)
-        return text[0].upper() + text[1:] if self.capital and text[0].islower() else text
+        return capitalised(text) if self.capital else text
 
 
 class PhraseBook:
@@ -210,7 +237,7 @@ class PhraseBook:
 
     def __init__(self, slots: Mapping[str, Slot], *, prose: bool = True):
         self.slots, self.prose = slots, prose
-        self.phrases: list[tuple[int, Phrase]] = []
+        self.phrases: list[Phrase] = []
         self._tables: dict[int, dict[str, Table]] = {level: {} for level in LEVELS}
 
     def add(
@@ -219,17 +246,18 @@ class PhraseBook:
         """Phrases of one kind: by the level which brings them, each a source or a (weight, source).
 
         `opens` says where such a sentence can start: "line" (of a document or a line), "later" (after another sentence
-        on the same line) or "any". `tags` are further hints that a match gives (choices which the kind settles).
+        on the same line), "any" of these, or "block" (indented). `tags` are further hints that a match gives (choices
+        which the kind settles).
         """
         known: list[Phrase] = []
         weights: list[int] = []
         for level in LEVELS:
             for entry in by_level.get(level, ()):
                 weight, source = entry if isinstance(entry, tuple) else (1, entry)
-                phrase = Phrase(kind, source, self.slots, self.prose, opens, tags)
+                phrase = Phrase(kind, source, self.slots, self.prose, opens, level, tags)
                 known.append(phrase)
                 weights.append(weight)
-                self.phrases.append((level, phrase))
+                self.phrases.append(phrase)
             if known:
                 self._tables[level][kind] = Table(known, weights)
 
@@ -243,12 +271,13 @@ class PhraseBook:
         if not words:
             return []
         starts = [words]
-        if self.prose and words[0][0].isupper():
-            starts.append([words[0][0].lower() + words[0][1:], *words[1:]])
+        first = words[0] == '"' and len(words) > 1
+        if self.prose and words[first][0].isupper():
+            starts.append([*words[:first], words[first][0].lower() + words[first][1:], *words[first + 1 :]])
         readings = []
         for attempt in starts:
             known = set(attempt)
-            for _, phrase in self.phrases:
+            for phrase in self.phrases:
                 if phrase.needs <= known:
                     readings += [hints for hints in phrase.match(attempt) if phrase.rewrite(hints) == sentence]
         return readings
@@ -258,6 +287,6 @@ class PhraseBook:
 def article(noun_phrase: str) -> str:
     """`a` or `an`, by sound (the exceptions are those of our vocabulary)."""
     first = noun_phrase.split()[0]
-    if first in {"unicorn", "uniform", "useful", "unusual", "ukulele", "used", "one"}:
+    if first in {"unicorn", "uniform", "useful", "used"}:
         return "a"
     return "an" if first[0] in "aeiouAEIOU" or first in {"hour", "honest"} else "a"

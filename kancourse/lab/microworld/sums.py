@@ -1,16 +1,18 @@
 """The domain `sums`: word problems and bare arithmetic, with right answers.
 
-A document is either a few calculations in a row or one or two word problems: somebody has a number of things, gets
-more or gives some away, and a question asks how many there are. Results never leave the range of the level.
+A document is either a few calculations in a row or one to three word problems: people have a number of things, get more
+or give some away, compare, share, fill boxes, pay; then a question asks how many. No number leaves the level's range.
 """
 
 from typing import Any
 
 from kancourse.lab.microworld import lexicon as lex
+from kancourse.lab.microworld.calculations import draw, result
 from kancourse.lab.microworld.engine import Impossible, Writer
 from kancourse.lab.microworld.sum_phrases import BOOK, SHAPES
 
-LARGEST = {1: 9, 2: 40, 3: 200}  # largest result
+LARGEST = {1: 9, 2: 40, 3: 200}  # largest count of things
+STEP = {1: 3, 2: 12, 3: 60}  # most that is gained or lost at once
 CHANGES = {1: 1, 2: 2, 3: 3}  # most events in one problem
 
 
@@ -18,32 +20,26 @@ class Sums:
     """A document so far: the people of the current problem with what they have, and what is to be said next."""
 
     __slots__ = (
-        "asked",
-        "changes",
-        "done",
-        "item",
-        "level",
-        "near",
-        "owners",
-        "say",
-        "since",
-        "stage",
-        "step",
-        "terms",
-    )
+        "changes", "container", "done", "item", "level", "near", "owners", "question", "say", "since", "stage", "step",
+        "term", "terms",
+    )  # fmt: skip
 
     def __init__(self, level: int):
         self.level, self.say = level, BOOK.at(level)
         self.step = 0
-        self.stage = "start"  # start, calculations, answer calculation, problem, answer problem, worked, finished
+        self.stage = "start"  # start, calculations, problem, boxes, price, ready, asked, worked or finished
         self.done = 0  # calculations or problems finished
-        self.item = ""
+        self.new_problem()
+        self.term: tuple[str, tuple[int, ...]] = ("n", (0,))  # the calculation that answers the question
+        self.question = ("", "")  # kind asked (or to be asked), about whom
+
+    def new_problem(self) -> None:
+        self.item, self.container = "", ""
         self.changes = 0  # events in this problem
         self.owners: dict[str, int] = {}  # person -> how many now
         self.terms: dict[str, tuple[str, tuple[int, ...]]] = {}  # person -> shape and numbers that led there
         self.since: dict[str, int] = {}  # person -> unit with their first number
         self.near: str | None = None  # whom a pronoun would mean
-        self.asked: Any = None  # person asked about, "they", or the calculation
 
     def copy(self) -> "Sums":
         other = Sums.__new__(Sums)
@@ -57,24 +53,6 @@ class Sums:
         self.step += 1
 
 
-def result(shape: str, numbers: tuple[int, ...]) -> int | None:
-    """The value of a calculation; None when a division leaves a rest or is by zero."""
-    first, *others = numbers
-    signs = [sign for sign in shape if sign in "+-*/"]
-    if "(" in shape:  # (n + n) * n
-        return (first + others[0]) * others[1] if signs[0] == "+" else (first - others[0]) * others[1]
-    if len(signs) == 2 and signs[1] == "*":  # n + n * n
-        return first + others[0] * others[1] if signs[0] == "+" else first - others[0] * others[1]
-    for sign, number in zip(signs, others, strict=True):
-        if sign == "/":
-            if number == 0 or first % number:
-                return None
-            first //= number
-        else:
-            first = first + number if sign == "+" else first - number if sign == "-" else first * number
-    return first
-
-
 def step(s: Sums, w: Writer) -> str | None:
     """The next unit; None when the document ends."""
     kinds = _possible(s)
@@ -83,157 +61,233 @@ def step(s: Sums, w: Writer) -> str | None:
 
 
 def _possible(s: Sums) -> dict[str, int]:
-    if s.stage == "answer calculation":
-        return {"tell calculation": 1}
-    if s.stage in ("answer problem", "worked"):
-        told = {"tell all" if s.asked == "they" else "tell count": 1}
-        return told | {"calculation": 1} if s.stage == "answer problem" and _term(s)[0] in SHAPES else told
+    problems = {"had": 6} if s.level == 1 else {"had": 6, "boxes": 2, "price": 2}
     if s.stage == "start":
-        return {"had": 3, "calculation": 1, "ask calculation": 1}
+        return problems | {"calculation": 2, "ask calculation": 2}
     if s.stage == "calculations":
         return {"calculation": 2, "ask calculation": 2} | ({"stop": s.done - 2} if s.done > 2 else {})
     if s.stage == "finished":
-        return {"stop": 2, "had": 1} if s.done < 3 else {"stop": 1}
+        return {"stop": 12} | problems if s.done < 3 else {"stop": 1}
+    if s.stage in ("asked", "worked"):
+        told = {s.question[0].replace("ask", "tell"): 1}
+        may_work = s.stage == "asked" and s.question[0] != "ask calculation" and SHAPES.get(s.term[0], 9) <= s.level
+        return told | {"calculation": 1} if may_work else told
+    if s.stage in ("boxes", "price"):
+        return {"each" if s.stage == "boxes" else "bought": 1}
+    return {s.question[0]: 1} if s.stage == "ready" else _changes(s)
+
+
+def _changes(s: Sums) -> dict[str, int]:
+    """What can happen to those who have something."""
     kinds: dict[str, int] = {}
+    counts = s.owners.values()
     if len(s.owners) < 2 and not s.changes:
-        kinds["had"] = 3
+        kinds["had"] = s.level
+        if s.level > 1:
+            kinds["than"] = 1
+        if s.level > 2:
+            kinds.update({"fewer": 1, "twice": 1} if min(counts) > 1 else {"twice": 1})
     if s.changes < CHANGES[s.level]:
-        if any(count < LARGEST[s.level] for count in s.owners.values()):
+        if min(counts) < LARGEST[s.level]:
             kinds["more"] = 3
-        if any(count > 1 for count in s.owners.values()):
+        if max(counts) > 1:
             kinds["gave"] = 2
             if s.item in lex.FOOD:
                 kinds["ate"] = 2
+            if s.level > 1:
+                kinds["lost"] = 1
+        if s.level > 2 and len(counts) == 1 and any(_divisors(count) for count in counts):
+            kinds["shared"] = 2
     if s.changes:
         kinds["ask count"] = 6
-    if len(s.owners) > 1 and sum(s.owners.values()) <= LARGEST[s.level]:
+    if len(s.owners) > 1 and sum(counts) <= LARGEST[s.level]:
         kinds["ask all"] = 2
-    return kinds
+    return kinds or {"ask all": 1}
+
+
+def _divisors(count: int) -> list[int]:
+    """Among how many people a count can be shared."""
+    return [number for number in range(2, 10) if count % number == 0 and count > number]
+
+
+def _lead(s: Sums, *, line: bool) -> str:
+    return "" if s.step == 0 else "\n" if line else " "
 
 
 def _calculation(s: Sums, w: Writer, kind: str) -> str:
-    if s.stage == "answer problem":
+    if s.stage == "asked":
         return _working(s, w, kind)
-    shape = w.pick("shape", [shape for shape, known in SHAPES.items() if known <= s.level])
-    value = (shape, DRAWS[shape](w, LARGEST[s.level]))
-    lead = "" if s.step == 0 else "\n" if kind.startswith("ask") else " "
+    value = draw(w, s.level)
     slots: dict[str, Any] = {"calculation": value}
     if kind == "calculation":
         w.bearing = s.step
         slots["answer"] = w.answer("answer", result(*value))
-        s.done += 1
-    s.stage, s.asked = ("calculations" if kind == "calculation" else "answer calculation"), value
-    text = w.say(s.say[kind], lead, **slots)
-    s.end_unit()
-    return text
-
-
-def _plus(w: Writer, largest: int) -> tuple[int, ...]:
-    first = w.pick("n0", range(1, largest))
-    return first, w.pick("n1", range(1, largest - first + 1))
-
-
-def _minus(w: Writer, largest: int) -> tuple[int, ...]:
-    first = w.pick("n0", range(2, largest + 1))
-    return first, w.pick("n1", range(1, first))
-
-
-DRAWS = {"n + n": _plus, "n - n": _minus}
-
-
-def _tell_calculation(s: Sums, w: Writer, kind: str) -> str:
-    if s.stage != "answer calculation":
-        raise Impossible("answer without question")
-    w.bearing = s.step - 1
-    text = w.say(
-        s.say[kind], calculation=lambda: w.pick("calculation", (s.asked,)), answer=w.answer("answer", result(*s.asked))
-    )
-    s.stage, s.done = "calculations", s.done + 1
+        s.stage, s.done = "calculations", s.done + 1
+    else:
+        s.stage, s.question, s.term = "asked", (kind, ""), value
+    text = w.say(s.say[kind], _lead(s, line=kind != "calculation"), **slots)
     s.end_unit()
     return text
 
 
 def _had(s: Sums, w: Writer, kind: str) -> str:
-    if s.stage != "problem":
-        s.stage, s.changes, s.owners, s.terms, s.since = "problem", 0, {}, {}, {}
+    """Somebody has a number of things; the first one starts a problem."""
+    first = s.stage != "problem"
+    if first:
+        s.new_problem()
+        s.stage = "problem"
     name = w.draw("name", lex.PEOPLE_TABLE[s.level], without=s.owners)
-    item = w.pick("item", (s.item,)) if s.owners else w.draw("item", lex.ITEM_TABLE[s.level])
-    count = w.pick("count", range(1, LARGEST[s.level]))
+    item = w.draw("item", lex.ITEM_TABLE[s.level]) if first else w.pick("item", (s.item,))
+    left = LARGEST[s.level] - sum(s.owners.values())
+    count = w.pick("count", range(1, max(2, min(left, 2 * LARGEST[s.level] // 3) + 1)))
     s.item, s.owners[name], s.terms[name], s.since[name] = item, count, ("n", (count,)), s.step
-    text = w.say(
-        s.say[kind], "" if s.step == 0 else "\n" if len(s.owners) == 1 else " ", name=name, count=(count, item)
-    )
+    text = w.say(s.say[kind], _lead(s, line=first), name=name, count=(count, item))
+    s.end_unit(name)
+    return text
+
+
+def _compared(s: Sums, w: Writer, kind: str) -> str:
+    """Somebody has more or fewer than the first one."""
+    if s.stage != "problem":
+        raise Impossible("compared with nobody")
+    other = w.pick("other", list(s.owners))
+    before = s.owners.get(other, 1)
+    name = w.draw("name", lex.PEOPLE_TABLE[s.level], without=s.owners)
+    slots: dict[str, Any] = {"name": name, "other": other}
+    if kind == "twice":
+        term = ("n * n", (2, before))
+    else:
+        most = STEP[s.level] if kind == "than" else min(STEP[s.level], max(before - 1, 1))
+        slots["b"] = w.pick("b", range(1, most + 1))
+        term = ("n + n" if kind == "than" else "n - n", (before, slots["b"]))
+    s.owners[name], s.terms[name], s.since[name] = result(*term) or 0, term, s.since.get(other, s.step)
+    s.changes += 1
+    text = w.say(s.say[kind], **slots)
     s.end_unit(name)
     return text
 
 
 def _subject(s: Sums, w: Writer, person: str) -> tuple[str | None, str | None]:
-    pronoun = lex.GENDER[person]
-    return (pronoun, None) if s.near == person and w.pick("who as", (None, pronoun), (1, 3)) else (None, person)
+    pronoun = lex.GENDER.get(person)
+    if s.near == person and w.pick("who as", (None, pronoun), (1, 3)):
+        return pronoun, None
+    return None, w.pick("who", (person,))
 
 
 def _change(s: Sums, w: Writer, kind: str) -> str:
     """Somebody gets or loses some."""
-    gains = kind == "more"
-    able = [p for p, count in s.owners.items() if (count < LARGEST[s.level] if gains else count > 1)]
-    person = w.pick("who", able)
+    gains, most = kind == "more", LARGEST[s.level]
+    person = w.pick("person", [p for p, count in s.owners.items() if (count < most if gains else count > 1)])
     before = s.owners.get(person, 0)
-    amount = w.pick("b", range(1, LARGEST[s.level] - before + 1) if gains else range(1, before))
-    slots = {"who": _subject(s, w, person), "b": amount}
+    limit = min(3 if kind == "ate" else STEP[s.level], most - before if gains else before - 1)
+    amount = w.pick("b", range(1, max(limit, 1) + 1))
+    slots = {"who": lambda: _subject(s, w, person), "name": lambda: w.pick("name", (person,)), "b": amount}
     if kind == "gave":
         slots["other"] = w.draw("other", lex.PEOPLE_TABLE[s.level], without=s.owners)
     text = w.say(s.say[kind], **slots)
     shape, numbers = s.terms.get(person, ("n", (before,)))
     s.owners[person] = before + amount if gains else before - amount
+    if "*" in shape:
+        shape, numbers = "n", (before,)
     s.terms[person] = (f"{shape} {'+' if gains else '-'} n", (*numbers, amount))
     s.changes += 1
     s.end_unit(None if kind == "gave" else person)
     return text
 
 
-def _ask(s: Sums, w: Writer, kind: str) -> str:
-    slots = {"items": w.pick("items", (s.item,))}
-    if kind == "ask count":
-        s.asked = slots["name"] = w.pick("name", list(s.owners))
+def _shared(s: Sums, w: Writer, kind: str) -> str:
+    person = w.pick("person", list(s.owners))
+    count = s.owners.get(person, 0)
+    parts = w.pick("b", _divisors(count))
+    text = w.say(s.say[kind], who=lambda: _subject(s, w, person), b=parts)
+    s.stage, s.question, s.term = "ready", ("ask share", person), ("n / n", (count, parts))
+    s.end_unit(person)
+    return text
+
+
+def _boxes(s: Sums, w: Writer, kind: str) -> str:
+    """Boxes with things in them: so many boxes, and how many in each."""
+    if kind == "boxes":
+        s.new_problem()
+        s.container = w.draw("container", CONTAINER_TABLE[s.level])
+        number = w.pick("a", range(2, 10))
+        name = {"name": lambda: w.draw("name", lex.PEOPLE_TABLE[s.level])}
+        s.stage, s.term, s.since = "boxes", ("n", (number,)), {"": s.step}
+        text = w.say(s.say[kind], _lead(s, line=True), a=number, containers=s.container, **name)
     else:
-        s.asked = "they"
-    text = w.say(s.say[kind], "\n", **slots)
-    s.stage = "answer problem"
+        s.item = w.draw("item", lex.ITEM_TABLE[s.level])
+        number = w.pick("b", range(2, 10))
+        container = w.pick("container", (s.container,))
+        s.stage, s.question, s.term = "ready", ("ask boxes", ""), ("n * n", (s.term[1][0], number))
+        text = w.say(s.say[kind], container=container, b=(number, s.item))
     s.end_unit()
     return text
 
 
-def _term(s: Sums) -> tuple[str, tuple[int, ...]]:
-    """The calculation that answers the question asked."""
-    if s.asked == "they":
-        return " + ".join("n" * len(s.owners)), tuple(s.owners.values())
-    return s.terms.get(s.asked, ("n", (0,)))
+def _price(s: Sums, w: Writer, kind: str) -> str:
+    """Something has a price, and somebody buys some."""
+    if kind == "price":
+        s.new_problem()
+        s.item = w.draw("item", BUYABLE[s.level])
+        number = w.pick("a", range(2, 10))
+        s.stage, s.term, s.since = "price", ("n", (number,)), {"": s.step}
+        text = w.say(s.say[kind], _lead(s, line=True), a=number, item=s.item)
+        s.end_unit()
+        return text
+    name = w.draw("name", lex.PEOPLE_TABLE[s.level])
+    number = w.pick("b", range(2, 10))
+    s.stage, s.question, s.term = "ready", ("ask price", name), ("n * n", (s.term[1][0], number))
+    text = w.say(s.say[kind], b=number, name=name)
+    s.end_unit(name)
+    return text
+
+
+CONTAINER_TABLE = lex.tables(lex.CONTAINERS)
+BUYABLE = lex.tables({level: [item for item in items if item != "coin"] for level, items in lex.ITEMS.items()})
+
+
+def _ask(s: Sums, w: Writer, kind: str) -> str:
+    slots = {"items": lambda: w.pick("items", (s.item,))}
+    about = s.question[1]
+    if kind == "ask count":
+        about = slots["name"] = w.pick("name", list(s.owners))
+        s.term = s.terms.get(about, ("n", (0,)))
+    elif kind == "ask price":
+        slots["name"] = lambda: w.pick("name", (about,))
+    elif kind == "ask all":
+        s.term = " + ".join("n" * len(s.owners)), tuple(s.owners.values())
+    text = w.say(s.say[kind], "\n", **slots)
+    s.stage, s.question = "asked", (kind, about)
+    s.end_unit()
+    return text
 
 
 def _bearing(s: Sums) -> int | None:
-    return min(s.since.values(), default=None) if s.asked == "they" else s.since.get(s.asked)
+    return s.since.get(s.question[1], min(s.since.values(), default=s.step - 1))
 
 
 def _working(s: Sums, w: Writer, kind: str) -> str:
     """The calculation written out, before the answer."""
     w.bearing = _bearing(s)
-    value = w.pick("calculation", (_term(s),))
+    value = w.pick("calculation", (s.term,))
     text = w.say(s.say[kind], calculation=value, answer=w.answer("answer", result(*value)))
     s.stage = "worked"
-    s.end_unit(s.near)
+    s.end_unit()
     return text
 
 
-def _tell_problem(s: Sums, w: Writer, kind: str) -> str:
-    if s.stage not in ("answer problem", "worked") or (kind == "tell all") != (s.asked == "they"):
+def _tell(s: Sums, w: Writer, kind: str) -> str:
+    asked, about = s.question
+    if s.stage not in ("asked", "worked") or asked.replace("ask", "tell") != kind:
         raise Impossible("answer without question")
     w.bearing = _bearing(s)
-    slots: dict[str, Any] = {"answer": (w.answer("answer", result(*_term(s))), w.pick("item", (s.item,)))}
-    if kind == "tell count":
-        s.near = s.asked
-        slots["who"] = _subject(s, w, s.asked)
-    text = w.say(s.say[kind], **slots)
-    s.stage, s.done = "finished", s.done + 1
+    right = w.answer("answer", result(*s.term))
+    slots: dict[str, Any] = {"answer": right, "calculation": lambda: w.pick("calculation", (s.term,))}
+    if kind not in ("tell calculation", "tell price"):
+        slots["answer"] = (right, w.pick("item", (s.item,)))
+    s.near = about
+    text = w.say(s.say[kind], who=lambda: _subject(s, w, about), **slots)
+    s.stage, s.done = ("calculations" if asked == "ask calculation" else "finished"), s.done + 1
     s.end_unit()
     return text
 
@@ -242,12 +296,11 @@ MOVES = {
     "calculation": _calculation,
     "ask calculation": _calculation,
     "had": _had,
-    "more": _change,
-    "ate": _change,
-    "gave": _change,
-    "ask count": _ask,
-    "ask all": _ask,
-    "tell calculation": _tell_calculation,
-    "tell count": _tell_problem,
-    "tell all": _tell_problem,
+    **dict.fromkeys(("than", "fewer", "twice"), _compared),
+    **dict.fromkeys(("more", "ate", "gave", "lost"), _change),
+    "shared": _shared,
+    **dict.fromkeys(("boxes", "each"), _boxes),
+    **dict.fromkeys(("price", "bought"), _price),
+    **dict.fromkeys(("ask count", "ask all", "ask boxes", "ask price", "ask share"), _ask),
+    **dict.fromkeys(("tell calculation", "tell count", "tell all", "tell boxes", "tell price", "tell share"), _tell),
 }

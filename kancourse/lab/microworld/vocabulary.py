@@ -9,6 +9,7 @@ import re
 from functools import cache
 
 from kancourse.lab.microworld.documents import DOMAINS, check_level, domain
+from kancourse.lab.microworld.engine import capitalised
 from kancourse.lab.microworld.phrases import Phrase
 
 _PIECE = re.compile(r" ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]|\n| +(?= )|.", re.DOTALL)
@@ -19,7 +20,7 @@ def pieces(text: str) -> list[str]:
     return _PIECE.findall(text)
 
 
-_START = {"line": ("",), "later": (" ",), "any": ("", " ")}
+_START = {"line": ("",), "later": (" ",), "any": ("", " "), "block": ("    ",)}
 
 
 def _phrase_pieces(phrase: Phrase, level: int) -> set[str]:
@@ -33,9 +34,9 @@ def _phrase_pieces(phrase: Phrase, level: int) -> set[str]:
                 if not text:
                     after.add((blank, starts))
                     continue
-                capital = starts and phrase.capital
-                found.update(pieces(blank + (text[0].upper() + text[1:] if capital else text).rstrip(" ")))
-                after.add((" " if text[-1] == " " else "", False))
+                written = capitalised(text) if starts and phrase.capital else text
+                found.update(pieces(blank + written.rstrip(" ")))
+                after.add((" " if text[-1] == " " else "", starts and text == '"'))
         before = after
     return found - {" "}
 
@@ -47,8 +48,8 @@ def vocabulary(level: int) -> tuple[str, ...]:
     for lower in range(1, check_level(level) + 1):
         found = {"\n"}
         for name in DOMAINS:
-            for brought_by, phrase in domain(name).book.phrases:
-                if brought_by <= lower:
+            for phrase in domain(name).book.phrases:
+                if phrase.level <= lower:
                     found |= _phrase_pieces(phrase, lower)
         known += tuple(sorted(found.difference(known)))
     return known
