@@ -11,6 +11,8 @@ PY := $(VENV)/bin/python
 # The environment belongs to this lock, this pyproject.toml and this folder; when one changes, it is brought up to date.
 KEY := { pwd; cat pyproject.toml $(LOCK); } | cksum
 OFFLINE := $(if $(filter 1,$(KANCOURSE_DOWNLOAD)),,HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1)
+# Two processes of one thread each get more done on two cores than one process of two threads.
+PARALLEL := --numprocesses=$(JOBS) --dist=worksteal
 AS_ROOT := $(shell [ "$$(id -u)" -ne 0 ] || echo --allow-root)
 
 .PHONY: help lab test test-colab run bench env
@@ -28,9 +30,9 @@ lab: env ## Open the course in JupyterLab           PORT=8888  ARGS=--no-browser
 test: env ## Check everything, offline: style, tests, then every notebook   JOBS=2  ARGS=
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(OFFLINE) $(PY) -m pytest --durations=10 $(ARGS)
-	$(OFFLINE) OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1 $(PY) -m pytest --nbmake notebooks --timeout=1200 \
-	  --numprocesses=$(JOBS) --dist=worksteal --durations=0
+	$(OFFLINE) $(PY) -m pytest $(PARALLEL) --durations=10 $(ARGS)
+	$(OFFLINE) OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1 $(PY) -m pytest --nbmake notebooks $(PARALLEL) --durations=0 \
+	  --timeout=1200
 
 test-colab: ## The same under the versions that Colab has
 	$(MAKE) test VENV=.venv-colab LOCK=tests/locks/colab.txt
