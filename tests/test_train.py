@@ -117,7 +117,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": 1e-4}, "is of a run with lr 0.002, this one has 0.0001: choose another out_dir, or resume=False"),
+        ({"lr": 1e-4}, "is of a run with lr 0.003, this one has 0.0001: choose another out_dir, or resume=False"),
         ({"steps": 13}, "is of a run with steps 12, this one has 13"),
     ],
 )

@@ -27,7 +27,7 @@ from kancourse.zoo import ModelConfig, build, configure
 class Experiment(TrainConfig):
     """What to train, on what, and how. `None` means: as the preset or the corpus has it."""
 
-    model: str = "gpt-micro"  # a preset of kancourse.zoo
+    model: str = "llama-nano"  # a preset of kancourse.zoo
     n_layer: int | None = None
     n_head: int | None = None
     n_embd: int | None = None

@@ -152,14 +152,14 @@ def _offline(row: Row, cause: Exception) -> ConnectionError:
 
 def _hub_documents(row: Row, split: str) -> Iterator[str]:
     import datasets  # both here, because they take a second to import and most runs never need them
-    import httpx
+    from huggingface_hub.errors import HTTPError  # whatever HTTP library the hub's client uses
 
     try:
         rows = datasets.load_dataset(
             row.repo, row.config, split=split, revision=row.revision, streaming=row.streamed
         ).select_columns(columns_of(row))
         yield from assemble((tuple(record[column] for column in columns_of(row)) for record in rows), row)
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, HTTPError) as error:
         raise _offline(row, error) from error
 
 

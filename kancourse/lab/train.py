@@ -43,10 +43,10 @@ _FREE_TO_CHANGE = ("out_dir", "resume", "checkpoint_minutes", "micro_batch", "de
 class TrainConfig:
     """How to train. The defaults fit a small model on a laptop."""
 
-    steps: int = 500  # optimiser steps
-    batch_size: int = 32  # sequences per optimiser step, over all processes
+    steps: int = 300  # optimiser steps
+    batch_size: int = 16  # sequences per optimiser step, over all processes
     micro_batch: int | None = None  # sequences per forward pass; None: all that a process has
-    lr: float = 2e-3  # peak learning rate
+    lr: float = 3e-3  # peak learning rate
     final_lr_ratio: float = 0.1  # what is left of it at the end
     warmup: int = 50  # steps of linear warm-up
     schedule: str = "cosine"  # "cosine", "wsd" or "constant"
