@@ -9,7 +9,7 @@ from kancourse.lab.microworld.code_state import Script
 from kancourse.lab.microworld.engine import Impossible, Writer
 
 MOST_PRINTS = {1: 3, 2: 3, 3: 4}
-MOST_VARIABLES = {1: 3, 2: 3, 3: 3}
+MOST_VARIABLES = {1: 2, 2: 3, 3: 3}
 
 
 def step(s: Script, w: Writer) -> str | None:
@@ -80,7 +80,7 @@ def _new_kinds(s: Script) -> dict[str, int]:
 
 def _number_lines(s: Script) -> dict[str, int]:
     """Lines that read number variables."""
-    kinds = {"print": 4 if s.step > 1 else 1}
+    kinds = {"print": (6 if s.level == 1 else 4) if s.step > 1 else 1}
     if s.able("plus"):
         kinds.update({"set plus": 2, "print plus": 1})
     if s.able("minus"):

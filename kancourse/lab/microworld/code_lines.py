@@ -55,7 +55,7 @@ def print_value(s: Script, w: Writer, kind: str) -> str:
 
 def print_variable(s: Script, w: Writer, kind: str) -> str:
     newest = max(s.values, key=lambda name: s.since.get(name, 0), default="")
-    left = w.pick("left", list(s.values), [3 if name == newest else 1 for name in s.values])
+    left = w.pick("left", list(s.values), [4 if name == newest else 1 for name in s.values])
     s.show(str(s.values[left]) if left in s.values else None, left)
     return line(s, w, kind, left=left)
 

@@ -16,7 +16,7 @@ SHORTEST, LONGEST = {1: 4, 2: 6, 3: 7}, {1: 8, 2: 12, 3: 16}  # statements and q
 
 BY_NAME = {relation.name: relation for relation in RELATIONS}
 STAY, RETURN = {1: 6, 2: 10, 3: 16}, {1: 1, 2: 3, 3: 5}  # how much likelier the last topic, an earlier one, is
-ASK_GIVEN = 4
+ASK_GIVEN = {1: 4, 2: 8, 3: 12}  # how much likelier a question about what was given is than one about the world
 
 
 def _book() -> PhraseBook:
@@ -143,7 +143,7 @@ def _relation(s: Facts, w: Writer, act: str) -> str:
             if len(s.given.get(name, ())) < 3:
                 weights[name] = 3
         elif name in open_given:
-            weights[name] = ASK_GIVEN
+            weights[name] = ASK_GIVEN[s.level]
         if name in used and name in weights:
             weights[name] *= STAY[s.level] if name == s.last else RETURN[s.level]
     return w.pick("relation", list(weights), list(weights.values()))

@@ -102,7 +102,7 @@ _WHEN3 = "[after a while, |some time later, |before long, |a moment later, |with
 _add(
     "line",
     {
-        "title room": {2: ["a [day|morning|afternoon] {room}"], 3: ["an [unusual|ordinary] [day|evening] {room}"]},
+        "title room": {2: ["a [day|long day|quiet day] {room}"], 3: ["an [unusual|ordinary] day {room}"]},
         "title thing": {2: ["{name} and the {promised}"], 3: ["the story of the {promised}"]},
         "scene": {
             1: [(3, "[one day, |one morning, |]{name} was {room}.")],

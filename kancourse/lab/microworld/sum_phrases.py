@@ -103,13 +103,13 @@ _add(
             2: ["{name} [bought|found|collected] {count}.", "in the morning, {name} had {count}."],
             3: ["at the beginning of the [week|month|year], {name} owned {count}.", "{name} kept {count} in a drawer."],
         },
-        "boxes": {2: ["{name} had {a:n} {containers}."], 3: ["in the warehouse there were {a:n} {containers}."]},
-        "price": {2: ["one {item} cost {a:n} coins."], 3: ["at the market, the price of one {item} was {a:n} coins."]},
     },
 )
 _add(
     "line",
     {
+        "boxes": {2: ["{name} had {a:n} {containers}."], 3: ["in the warehouse there were {a:n} {containers}."]},
+        "price": {2: ["one {item} cost {a:n} coins."], 3: ["at the market, the price of one {item} was {a:n} coins."]},
         "ask calculation": {1: ["what is {calculation}?"], 3: ["can you work out {calculation}?"]},
         "ask count": {
             1: ["how many {items} did {name} have[*2| then]?"],

@@ -215,6 +215,8 @@ def _boxes(s: Sums, w: Writer, kind: str) -> str:
         s.stage, s.term, s.since = "boxes", ("n", (number,)), {"": s.step}
         text = w.say(s.say[kind], _lead(s, line=True), a=number, containers=s.container, **name)
     else:
+        if s.stage != "boxes":
+            raise Impossible("no boxes to fill")
         s.item = w.draw("item", lex.ITEM_TABLE[s.level])
         number = w.pick("b", range(2, 10))
         container = w.pick("container", (s.container,))
@@ -234,6 +236,8 @@ def _price(s: Sums, w: Writer, kind: str) -> str:
         text = w.say(s.say[kind], _lead(s, line=True), a=number, item=s.item)
         s.end_unit()
         return text
+    if s.stage != "price":
+        raise Impossible("nothing has a price")
     name = w.draw("name", lex.PEOPLE_TABLE[s.level])
     number = w.pick("b", range(2, 10))
     s.stage, s.question, s.term = "ready", ("ask price", name), ("n * n", (s.term[1][0], number))
@@ -250,7 +254,8 @@ def _ask(s: Sums, w: Writer, kind: str) -> str:
     slots = {"items": lambda: w.pick("items", (s.item,))}
     about = s.question[1]
     if kind == "ask count":
-        about = slots["name"] = w.pick("name", list(s.owners))
+        changed = [3 if len(s.terms[name][1]) > 1 else 1 for name in s.owners]
+        about = slots["name"] = w.pick("name", list(s.owners), changed)
         s.term = s.terms.get(about, ("n", (0,)))
     elif kind == "ask price":
         slots["name"] = lambda: w.pick("name", (about,))
