@@ -10,8 +10,8 @@ How it works: `engine` (choices), `phrases` (wording), one program per domain, `
 
 from kancourse.lab.microworld.documents import DOMAINS, Document, log_prob, stream
 from kancourse.lab.microworld.judge import Note, Verdict, judge
-from kancourse.lab.microworld.phrases import LEVELS
 from kancourse.lab.microworld.prompts import Prompt, prompts
+from kancourse.lab.microworld.slots import LEVELS
 from kancourse.lab.microworld.snapshot import snapshot, write_snapshot
 from kancourse.lab.microworld.vocabulary import pieces, vocabulary, words
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kancourse.lab.microworld.lexicon import listed, up_to
-from kancourse.lab.microworld.phrases import Number, PhraseBook, Slot, Words
+from kancourse.lab.microworld.phrases import PhraseBook
+from kancourse.lab.microworld.slots import Number, Slot, Words
 
 LARGEST = {1: 9, 2: 99, 3: 999}  # largest number that a level writes
 VARIABLES = listed({1: "x y a b n"})

@@ -21,10 +21,12 @@ from kancourse.lab.microworld import (
     story_phrases,
     story_state,
     sum_phrases,
+    sum_state,
     sums,
 )
 from kancourse.lab.microworld.engine import Program, Roll, derivations
-from kancourse.lab.microworld.phrases import LEVELS, PhraseBook
+from kancourse.lab.microworld.phrases import PhraseBook
+from kancourse.lab.microworld.slots import LEVELS
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Domain:
 
 _DOMAINS = {
     "stories": Domain("stories", story_state.Story, stories.step, story_phrases.BOOK),
-    "sums": Domain("sums", sums.Sums, sums.step, sum_phrases.BOOK),
+    "sums": Domain("sums", sum_state.Sums, sums.step, sum_phrases.BOOK),
     "code": Domain("code", code_state.Script, code.step, code_phrases.BOOK),
     "facts": Domain("facts", facts.Facts, facts.step, facts.BOOK),
 }

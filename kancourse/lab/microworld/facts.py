@@ -10,7 +10,8 @@ from functools import cache
 from kancourse.lab.microworld import lexicon as lex
 from kancourse.lab.microworld.engine import Impossible, Table, Writer
 from kancourse.lab.microworld.knowledge import RELATIONS
-from kancourse.lab.microworld.phrases import LEVELS, PhraseBook, Pronominal, Words
+from kancourse.lab.microworld.phrases import PhraseBook
+from kancourse.lab.microworld.slots import LEVELS, Pronominal, Words
 
 SHORTEST, LONGEST = {1: 4, 2: 6, 3: 7}, {1: 8, 2: 12, 3: 16}  # statements and questions in a document
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kancourse.lab.microworld.documents import DOMAINS, domain, units
 from kancourse.lab.microworld.engine import Lenient, derivations
-from kancourse.lab.microworld.phrases import LEVELS
+from kancourse.lab.microworld.slots import LEVELS
 
 _BETWEEN = re.compile(r"\n[ \t]*\n\s*|<\|endoftext\|>\n?")
 _FINISHED = re.compile(r'[.?!]"?\s*$')

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from kancourse.lab.microworld.engine import Table
-from kancourse.lab.microworld.phrases import LEVELS, article
+from kancourse.lab.microworld.slots import LEVELS, article
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from kancourse.lab.microworld.documents import Document, check_level, stream
-from kancourse.lab.microworld.phrases import LEVELS
+from kancourse.lab.microworld.slots import LEVELS
 from kancourse.paths import data_dir
 
 SEED = 0

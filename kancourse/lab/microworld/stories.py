@@ -7,7 +7,8 @@ sentence alone never answers it.
 
 from kancourse.lab.microworld import lexicon as lex
 from kancourse.lab.microworld.engine import Impossible, Writer
-from kancourse.lab.microworld.story_moves import MOVES, Move, askers, eaters, givers, putters, swappers, takers
+from kancourse.lab.microworld.story_deeds import Move, eaters, givers, putters, swappers, takers
+from kancourse.lab.microworld.story_moves import MOVES, askers
 from kancourse.lab.microworld.story_state import Story, slots
 
 MOST_PEOPLE, MOST_THINGS = {1: 2, 2: 3, 3: 4}, {1: 2, 2: 3, 3: 4}

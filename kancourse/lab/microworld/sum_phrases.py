@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kancourse.lab.microworld import lexicon as lex
-from kancourse.lab.microworld.phrases import Number, PhraseBook, Pronominal, Slot, Words
+from kancourse.lab.microworld.phrases import PhraseBook
+from kancourse.lab.microworld.slots import Number, Pronominal, Slot, Words
 
 LARGEST = {1: 9, 2: 99, 3: 999}  # largest number that a level writes
 SHAPES = {  # calculations, by the level which brings them

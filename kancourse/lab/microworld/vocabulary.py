@@ -45,7 +45,7 @@ def _phrase_pieces(phrase: Phrase, level: int) -> set[str]:
 def vocabulary(level: int) -> tuple[str, ...]:
     """Every piece a text of this level can contain, each reachable; the first ones are `vocabulary(level - 1)`.
 
-    There are 213, 710 and 2,026 pieces.
+    There are 213, 710 and 2,025 pieces.
     """
     known: tuple[str, ...] = ()
     for lower in range(1, check_level(level) + 1):
@@ -62,6 +62,6 @@ def vocabulary(level: int) -> tuple[str, ...]:
 def words(level: int) -> tuple[str, ...]:
     """The distinct words of a level in lower case, those of the lower levels first (digits and signs not counted).
 
-    There are 145, 545 and 1,675 words.
+    There are 145, 545 and 1,674 words.
     """
     return tuple(dict.fromkeys(piece.strip().lower() for piece in vocabulary(level) if piece.strip().isalpha()))
