@@ -8,8 +8,9 @@ from kancourse.lab.microworld.code_lines import LINES, line
 from kancourse.lab.microworld.code_state import Script
 from kancourse.lab.microworld.engine import Impossible, Writer
 
-MOST_PRINTS = {1: 3, 2: 3, 3: 4}
+MOST_PRINTS = {1: 2, 2: 3, 3: 4}
 MOST_VARIABLES = {1: 2, 2: 3, 3: 3}
+STOP = {1: 2, 2: 3, 3: 3}  # weight of stopping after the first thing printed
 
 
 def step(s: Script, w: Writer) -> str | None:
@@ -49,9 +50,13 @@ def _possible(s: Script) -> dict[str, int]:
     if not s.started:  # nothing new to print: begin something, or end
         if s.level > 2 and not s.step:
             kinds["title"] = 2
-        return kinds | ({"stop": 2 * s.prints} if s.prints else {}) if s.prints < MOST_PRINTS[s.level] else {"stop": 1}
-    if s.values:
-        kinds.update(_number_lines(s))
+        if s.prints == MOST_PRINTS[s.level]:
+            return {"stop": 1}
+        if s.prints:
+            kinds["stop"] = STOP[s.level] * s.prints
+            kinds.update({kind: weight for kind, weight in _number_lines(s).items() if kind.startswith("set")})
+        return kinds
+    kinds.update(_number_lines(s))
     if s.texts:
         kinds.update({"print text": 1, "print length": 1} | ({"print texts": 1} if len(s.texts) > 1 else {}))
     if s.lists:
@@ -80,6 +85,8 @@ def _new_kinds(s: Script) -> dict[str, int]:
 
 def _number_lines(s: Script) -> dict[str, int]:
     """Lines that read number variables."""
+    if not s.values:
+        return {}
     kinds = {"print": (6 if s.level == 1 else 4) if s.step > 1 else 1}
     if s.able("plus"):
         kinds.update({"set plus": 2, "print plus": 1})
