@@ -96,3 +96,24 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(course: Path) 
         resumed, whole = load_file(latest.with_name(name)), load_file(course / "in one go" / "seed-3" / name)
         assert resumed.keys() == whole.keys()
         assert all(torch.equal(resumed[key], whole[key]) for key in whole), name
+
+
+def test_asked_to_stop_it_saves_and_leaves_no_kernel_behind(course: Path) -> None:
+    path = course / "notebooks" / "runs" / "tiny.cpu.yaml"
+    told = yaml.safe_load(path.read_text())
+    told["parameters"] |= {"steps": 1_000_000, "eval_every": 1_000_000, "checkpoint_minutes": 1e-3}
+    path.write_text(yaml.safe_dump(told))
+    latest = course / "runs_out" / "tiny.cpu" / "seed-3" / LATEST
+    command = [sys.executable, "-m", "kancourse", "run", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        while not latest.exists():
+            assert child.poll() is None, "the run ended before its first checkpoint"
+            time.sleep(0.01)
+        family = psutil.Process(child.pid).children(recursive=True)
+        assert len(family) >= 2  # papermill and the kernel
+        child.send_signal(signal.SIGTERM)
+        _, said = child.communicate(timeout=100)
+    assert child.returncode == 130
+    assert "stopped; to go on from the last checkpoint: python -m kancourse run" in said
+    assert psutil.wait_procs(family, timeout=20)[1] == [], "nothing of the run is left alive"
+    assert load_checkpoint(latest).train_state["result"]["steps"] > 0

@@ -17,9 +17,11 @@ A YAML file, `notebooks/runs/<name>.<machine>.yaml`:
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from typing import Any
 import torch
 import yaml
 
+from kancourse.lab.interrupts import stop_requests
 from kancourse.lab.parameters import check_parameters, notebook_parameters, refuse_unknown
 from kancourse.paths import PACKAGE
 
@@ -136,15 +139,18 @@ def run(yaml_path: str | Path, *, output: str | Path | None = None, progress: bo
 
 
 def _wait(child: subprocess.Popen) -> int:
-    """Its exit code. Ctrl-C reaches papermill too: it is given time to stop the kernel and save the notebook."""
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
+    """Its exit code. Asked to stop, wait while papermill stops the kernel, which saves what it is training first."""
+    with stop_requests() as stop:
+        while not stop:
+            with suppress(subprocess.TimeoutExpired):
+                return child.wait(timeout=0.5)
+        if stop.signal != signal.SIGINT:  # a terminal sends Ctrl-C to papermill too
+            child.send_signal(signal.SIGINT)
         try:
-            child.wait(timeout=20)
+            child.wait(timeout=30)
         except subprocess.TimeoutExpired:
             child.terminate()
-        raise
+        raise KeyboardInterrupt
 
 
 def _environment(folder: Path) -> dict[str, str]:
