@@ -7,7 +7,9 @@
 - `check` writes nothing and lists everything that is wrong.
 """
 
+import base64
 import datetime
+import io
 import os
 import re
 import time
@@ -16,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
+import PIL.Image
 from nbformat import NotebookNode
 
 from kancourse.lesson import contract
@@ -156,6 +159,21 @@ def clean(node: NotebookNode) -> None:
         cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if contract.WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = _fewer_colours(output.data["image/png"])
+
+
+def _fewer_colours(png: str, colours: int = 128) -> str:
+    """A base64 picture with a palette: a third of the size, and nobody sees the difference in a plot."""
+    picture = PIL.Image.open(io.BytesIO(base64.b64decode(png)))
+    if picture.mode == "P":
+        return png
+    small = io.BytesIO()
+    flat = PIL.Image.new("RGB", picture.size, "white")
+    flat.paste(picture, mask=picture.getchannel("A") if "A" in picture.getbands() else None)
+    flat.quantize(colours, dither=PIL.Image.Dither.NONE).save(small, "png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def _tables(args: NotebookArgs) -> ReadmeArgs:

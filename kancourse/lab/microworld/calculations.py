@@ -27,7 +27,7 @@ def result(shape: str, numbers: tuple[int, ...]) -> int | None:
     return first
 
 
-def draw(w: Writer, level: int) -> tuple[str, tuple[int, ...]]:
+def draw_calculation(w: Writer, level: int) -> tuple[str, tuple[int, ...]]:
     """A calculation of a level: its shape, then its numbers `n0`, `n1`… one by one, so that every result fits."""
     shape = w.pick("shape", [shape for shape, known in SHAPES.items() if known <= level])
     start, other, largest = RANGE[level]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kancourse.lab.microworld import lexicon as lex
-from kancourse.lab.microworld.calculations import draw, result
+from kancourse.lab.microworld.calculations import draw_calculation, result
 from kancourse.lab.microworld.engine import Impossible, Writer
 from kancourse.lab.microworld.sum_state import Sums
 
@@ -23,7 +23,7 @@ def _lead(s: Sums, *, line: bool) -> str:
 def _calculation(s: Sums, w: Writer, kind: str) -> str:
     if s.stage == "asked":
         return _working(s, w, kind)
-    value = draw(w, s.level)
+    value = draw_calculation(w, s.level)
     slots: dict[str, Any] = {"calculation": value}
     if kind == "calculation":
         w.bearing = s.step
