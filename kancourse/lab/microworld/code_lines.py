@@ -34,6 +34,7 @@ def _value(s: Script, w: Writer, form: str) -> tuple[dict[str, Any], int, tuple[
 
 
 def set_number(s: Script, w: Writer, kind: str) -> str:
+    """`x = 3`."""
     name = w.draw("var", VARIABLE_TABLE[s.level], without=s.values)
     number = w.pick("n", range(1, (7, 21, 51)[s.level - 1]))
     s.store(name, number)
@@ -41,6 +42,7 @@ def set_number(s: Script, w: Writer, kind: str) -> str:
 
 
 def set_value(s: Script, w: Writer, kind: str) -> str:
+    """`y = x + 2`, also with -, * or two variables."""
     slots, value, _ = _value(s, w, kind.removeprefix("set "))
     name = w.draw("var", VARIABLE_TABLE[s.level])
     s.store(name, value)
@@ -48,12 +50,14 @@ def set_value(s: Script, w: Writer, kind: str) -> str:
 
 
 def print_value(s: Script, w: Writer, kind: str) -> str:
+    """`print(x + 2)` or `print(x + y)`."""
     slots, value, read = _value(s, w, kind.removeprefix("print "))
     s.show(str(value), *read)
     return line(s, w, kind, **slots)
 
 
 def print_variable(s: Script, w: Writer, kind: str) -> str:
+    """`print(x)`, rather of the newest variable."""
     newest = max(s.values, key=lambda name: s.since.get(name, 0), default="")
     left = w.pick("left", list(s.values), [4 if name == newest else 1 for name in s.values])
     s.show(str(s.values[left]) if left in s.values else None, left)
@@ -61,6 +65,7 @@ def print_variable(s: Script, w: Writer, kind: str) -> str:
 
 
 def set_text(s: Script, w: Writer, kind: str) -> str:
+    """`name = "dog"`."""
     name = w.draw("text", TEXT_TABLE[s.level], without=s.texts)
     string = w.draw("string", STRING_TABLE[s.level])
     s.store(name, string)
@@ -68,6 +73,7 @@ def set_text(s: Script, w: Writer, kind: str) -> str:
 
 
 def print_text(s: Script, w: Writer, kind: str) -> str:
+    """`print(name)`, its length, or two texts side by side."""
     name = w.pick("text", list(s.texts))
     string = s.texts.get(name)
     if kind == "print texts":
@@ -79,6 +85,7 @@ def print_text(s: Script, w: Writer, kind: str) -> str:
 
 
 def set_list(s: Script, w: Writer, kind: str) -> str:
+    """`items = [3, 1, 4]`."""
     name = w.draw("list", LIST_TABLE[s.level], without=s.lists)
     numbers = {place: w.pick(place, range(1, 10)) for place in ("first", "second", "third")}
     s.store(name, tuple(numbers.values()))
@@ -86,6 +93,7 @@ def set_list(s: Script, w: Writer, kind: str) -> str:
 
 
 def print_list(s: Script, w: Writer, kind: str) -> str:
+    """An item of a list, or its sum, largest, smallest or sorted values."""
     name = w.pick("list", list(s.lists))
     values, slots = s.lists.get(name, ()), {"list": name}
     if kind == "print item":
@@ -99,6 +107,7 @@ def print_list(s: Script, w: Writer, kind: str) -> str:
 
 
 def append(s: Script, w: Writer, kind: str) -> str:
+    """`items.append(4)`."""
     name = w.pick("list", [name for name, values in s.lists.items() if len(values) < 5])
     number = w.pick("n", range(1, 10))
     s.store(name, (*s.lists.get(name, ()), number))
@@ -146,6 +155,7 @@ def branch(s: Script, w: Writer, kind: str) -> str:
 
 
 def branch_print(s: Script, w: Writer, kind: str) -> str:
+    """What is printed in one case of a branch: the other case says the opposite."""
     if kind == "then":
         said = w.pick("saying", [word for pair in up_to(SAYINGS, s.level) for word in pair])
         s.block = {**s.block, "then": said}
@@ -158,6 +168,7 @@ def branch_print(s: Script, w: Writer, kind: str) -> str:
 
 
 def define(s: Script, w: Writer, kind: str) -> str:
+    """`def f(n):`, with its body to follow."""
     name = w.draw("function", FUNCTION_TABLE[s.level], without=s.functions)
     s.block, s.queue = {"function": name}, ("return plus|return times",)
     return line(s, w, kind, function=name)
@@ -174,6 +185,7 @@ def give_back(s: Script, w: Writer, kind: str) -> str:
 
 
 def call(s: Script, w: Writer, kind: str) -> str:
+    """`y = f(x)` or `print(f(3))`."""
     name = w.pick("function", list(s.functions))
     sign, number = s.functions.get(name, ("+", 0))
     if kind == "print call":
@@ -189,6 +201,7 @@ def call(s: Script, w: Writer, kind: str) -> str:
 
 
 def while_loop(s: Script, w: Writer, kind: str) -> str:
+    """`while x < 9:`, with its body to follow."""
     left = w.pick("left", [name for name, value in s.values.items() if value < 20])
     limit = w.pick("n", range(s.values.get(left, 0) + 1, s.values.get(left, 0) + 21))
     s.block, s.queue = {"left": left, "limit": limit}, ("while body",)
@@ -196,6 +209,7 @@ def while_loop(s: Script, w: Writer, kind: str) -> str:
 
 
 def while_body(s: Script, w: Writer, kind: str) -> str:
+    """What the loop adds each round; the state holds what is left when it ends."""
     left = w.pick("left", (s.block.get("left", ""),))
     name = w.pick("var", (left,))
     number = w.pick("n", range(2, 10))
@@ -206,6 +220,7 @@ def while_body(s: Script, w: Writer, kind: str) -> str:
 
 
 def compare(s: Script, w: Writer, kind: str) -> str:
+    """`print(x > y)` or `print(x == 3)`."""
     left = w.pick("left", list(s.values))
     value = s.values.get(left, 0)
     if kind == "print compare":

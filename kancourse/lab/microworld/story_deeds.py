@@ -62,6 +62,7 @@ def elsewhere(s: Story, w: Writer, person: str) -> str:
 
 
 def own(s: Story, w: Writer, kind: str) -> str:
+    """Somebody turns out to have a new thing."""
     person = actor(s, w, list(s.people))
     new = _new_thing(s, w)
     s.hold(new[1], person)
@@ -69,12 +70,14 @@ def own(s: Story, w: Writer, kind: str) -> str:
 
 
 def there(s: Story, w: Writer, kind: str) -> str:
+    """A new thing lies at a spot here."""
     new, spot = _new_thing(s, w), _spot(s, w, s.here)
     s.lay(new[1], spot, s.here)
     return say(s, w, kind, (), new[1], new=new, new_was=new, spot=spot)
 
 
 def see(s: Story, w: Writer, kind: str) -> str:
+    """Somebody sees a new thing at a spot."""
     person = actor(s, w, [person for person, room in s.people.items() if s.roomy(room)])
     new, spot = _new_thing(s, w), _spot(s, w, s.room_of(person))
     s.lay(new[1], spot, s.room_of(person))
@@ -82,6 +85,7 @@ def see(s: Story, w: Writer, kind: str) -> str:
 
 
 def find(s: Story, w: Writer, kind: str) -> str:
+    """Somebody finds a new thing and keeps it, or gives it to another."""
     able = [p for p, room in s.people.items() if s.roomy(room) and (kind == "find" or s.beside(p))]
     person = actor(s, w, able)
     new, spot = _new_thing(s, w), _spot(s, w, s.room_of(person))
@@ -99,10 +103,12 @@ def find(s: Story, w: Writer, kind: str) -> str:
 
 
 def putters(s: Story) -> list[str]:
+    """Who holds something where there is a free spot."""
     return [person for person, room in s.people.items() if s.roomy(room) and s.held_by(person)]
 
 
 def put(s: Story, w: Writer, kind: str) -> str:
+    """Somebody puts a held thing on a spot, and maybe leaves."""
     person = actor(s, w, putters(s))
     thing = w.pick("thing", s.held_by(person))
     room = s.room_of(person)
@@ -119,10 +125,12 @@ def put(s: Story, w: Writer, kind: str) -> str:
 
 
 def takers(s: Story) -> list[str]:
+    """Who has a lying thing in reach."""
     return [person for person in s.people if s.in_reach(person)]
 
 
 def take(s: Story, w: Writer, kind: str) -> str:
+    """Somebody takes a lying thing, or moves it to another spot."""
     person = actor(s, w, takers(s) if kind == "take" else [p for p in takers(s) if s.roomy(s.room_of(p))])
     thing = w.pick("thing", s.in_reach(person))
     old = s.spot_of(thing)
@@ -143,10 +151,12 @@ def given_away(s: Story, person: str) -> list[str]:
 
 
 def givers(s: Story) -> list[str]:
+    """Who has something to give, and somebody beside them."""
     return [person for person in s.people if s.beside(person) and given_away(s, person)]
 
 
 def give(s: Story, w: Writer, kind: str) -> str:
+    """Somebody gives a thing to another."""
     person = actor(s, w, givers(s))
     thing = w.pick("thing", given_away(s, person))
     other = w.pick("whom", s.beside(person))
@@ -156,10 +166,12 @@ def give(s: Story, w: Writer, kind: str) -> str:
 
 
 def swappers(s: Story) -> list[str]:
+    """Who holds something beside another who does."""
     return [p for p in s.people if s.held_by(p) and any(s.held_by(other) for other in s.beside(p))]
 
 
 def swap(s: Story, w: Writer, kind: str) -> str:
+    """Two people exchange things."""
     person = actor(s, w, swappers(s))
     thing = w.pick("thing", s.held_by(person))
     other = w.pick("whom", [other for other in s.beside(person) if s.held_by(other)])
@@ -191,10 +203,12 @@ def notice(s: Story, w: Writer, kind: str) -> str:
 
 
 def eaters(s: Story) -> list[str]:
+    """Who holds something to eat."""
     return [person for person in s.people if any(thing in lex.EDIBLE for thing in s.held_by(person))]
 
 
 def eat(s: Story, w: Writer, kind: str) -> str:
+    """Somebody eats what they hold."""
     person = actor(s, w, eaters(s))
     thing = w.pick("thing", [thing for thing in s.held_by(person) if thing in lex.EDIBLE])
     filled = slots(s, w, who=person, thing=thing)

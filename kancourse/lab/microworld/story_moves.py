@@ -26,6 +26,7 @@ from kancourse.lab.microworld.story_state import Story, slots
 
 
 def title(s: Story, w: Writer, kind: str) -> str:
+    """A title, which promises the room, or a thing and somebody."""
     filled: dict[str, Any] = {}
     if kind == "title room":
         filled["room"] = s.promised["room"] = w.draw("room", lex.ROOM_TABLE[s.level])
@@ -42,6 +43,7 @@ def title(s: Story, w: Writer, kind: str) -> str:
 
 
 def scene(s: Story, w: Writer, kind: str) -> str:
+    """The opening: who is where, the promised ones first."""
     room, name = s.promised.pop("room", None), s.promised.pop("name", None)
     room = w.pick("room", (room,)) if room else w.draw("room", lex.ROOM_TABLE[s.level])
     name = w.pick("name", (name,)) if name else w.draw("name", lex.PEOPLE_TABLE[s.level])
@@ -56,6 +58,7 @@ def scene(s: Story, w: Writer, kind: str) -> str:
 
 
 def come(s: Story, w: Writer, kind: str) -> str:
+    """Somebody new comes to where the story is."""
     name = w.draw("name", lex.PEOPLE_TABLE[s.level], without=s.people)
     s.go(name, s.here)
     same = {"to": lambda: w.pick("to", (s.here,)), "room": lambda: w.pick("room", (s.here,))}
@@ -63,6 +66,7 @@ def come(s: Story, w: Writer, kind: str) -> str:
 
 
 def go(s: Story, w: Writer, kind: str) -> str:
+    """Somebody goes to another room."""
     person = actor(s, w, list(s.people))
     home, room = s.room_of(person), elsewhere(s, w, person)
     s.go(person, room)
@@ -70,6 +74,7 @@ def go(s: Story, w: Writer, kind: str) -> str:
 
 
 def carry(s: Story, w: Writer, kind: str) -> str:
+    """Somebody takes a thing they hold along to another room."""
     person = actor(s, w, [person for person in s.people if s.held_by(person)])
     thing = w.pick("thing", s.held_by(person))
     room = elsewhere(s, w, person)
@@ -79,6 +84,7 @@ def carry(s: Story, w: Writer, kind: str) -> str:
 
 
 def together(s: Story, w: Writer, kind: str) -> str:
+    """Two people go to another room."""
     person = actor(s, w, [person for person in s.people if s.beside(person)])
     other = w.pick("other", s.beside(person))
     room = elsewhere(s, w, person)
@@ -96,6 +102,7 @@ def request(s: Story, w: Writer, kind: str) -> str:
 
 
 def askers(s: Story) -> list[str]:
+    """Who could ask somebody beside them for a thing."""
     return [p for p in s.people if any(given_away(s, other) for other in s.beside(p))]
 
 
@@ -117,11 +124,13 @@ def reply(s: Story, w: Writer, kind: str) -> str:
 
 
 def act(s: Story, w: Writer, kind: str) -> str:
+    """Somebody feels or does something that changes nothing."""
     person = actor(s, w, list(s.people))
     return say(s, w, kind, (person,), **slots(s, w, who=person))
 
 
 def weather(s: Story, w: Writer, kind: str) -> str:
+    """How it is inside or outside."""
     return say(s, w, kind)
 
 
