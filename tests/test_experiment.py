@@ -56,6 +56,17 @@ def test_the_record_says_what_was_run_and_what_came_out(text_file, tmp_path, mon
         records.read_record("lake")
 
 
+def test_on_microworld_the_judge_reads_what_the_model_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("KANCOURSE_CACHE", str(tmp_path))
+    told = run_experiment(small("microworld", tokenizer="auto", n_documents=40, n_judged=5, eval_batches=1))
+    judged = told["runs"][0]["judged"]
+    assert judged["documents"] == 5
+    assert judged["sentences"] > 0
+    assert 0 <= judged["grammatical"] < 0.5  # after six steps
+    assert told["corpus"]["val_floor"] < told["val_loss"]["mean"]
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
 def test_the_same_experiment_gives_the_same_numbers(text_file):
     first, second = (run_experiment(small(text_file)) for _ in range(2))
     for told in (first, second):

@@ -150,16 +150,16 @@ def measure(model: GPT, result: TrainResult, experiment: Experiment, corpus: Cor
     }
     if experiment.corpus == "microworld" and experiment.n_judged:
         limit = model.config.block_size
-        texts = generate_documents(
+        documents = generate_documents(
             model, experiment.n_judged, tokenizer=corpus.tokenizer, max_new_tokens=limit, generator=generator
         )
-        verdicts = [judge(text, level=experiment.level) for text in texts]
-        n_sentences, n_questions = sum(v.n_sentences for v in verdicts), sum(v.n_questions for v in verdicts)
+        verdict = judge("\n\n".join(documents))
         run["judged"] = {
-            "documents": len(texts),
-            "sentences": n_sentences,
-            "grammatical": sum(v.n_grammatical for v in verdicts) / max(1, n_sentences),
-            "questions": n_questions,
-            "right": sum(v.n_right for v in verdicts) / max(1, n_questions),
+            "documents": experiment.n_judged,
+            "sentences": verdict.n_sentences,
+            "grammatical": verdict.n_grammatical / max(1, verdict.n_sentences),
+            "consistent": verdict.n_consistent / max(1, verdict.n_sentences),
+            "questions": verdict.n_questions,
+            "right": verdict.n_right / verdict.n_questions if verdict.n_questions else None,
         }
     return run
