@@ -3,13 +3,17 @@
 Answers that are ideas live with their idea, for example `kancourse.attention.naive_attention`.
 
 Shapes: B batch, H heads, S tokens seen so far, D head dim, T time, V vocabulary; for splines G grid intervals, K order,
-N points, Z knots, `...` any leading axes.
+N points, Z knots, `...` any leading axes; for KAN layers
+I in_features, O out_features, M = G+K basis functions, F functions of one input.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from kancourse.splines import evaluate_spline
 
 
 def unigram_entropy(counts: Tensor) -> float:
@@ -88,3 +92,34 @@ def refine_hats(coefficients: Tensor) -> Tensor:
     fine = coefficients.repeat_interleave(2, dim=-1)[..., :-1]  # (..., 2G+1)
     fine[..., 1::2] = (coefficients[..., :-1] + coefficients[..., 1:]) / 2
     return fine
+
+
+def kan_edge(x: Tensor, base_weight: float, coefficients: Tensor, low: float, high: float) -> Tensor:
+    """The function on one edge of a KAN: a share of silu plus a cubic spline on [low, high], (N,) → (N,)."""
+    return base_weight * F.silu(x) + evaluate_spline(x, coefficients, low=low, high=high)
+
+
+def kan_layer(bent: Tensor, basis: Tensor, base_weight: Tensor, spline_weight: Tensor) -> Tensor:
+    """All edges of a KAN layer, summed in every output.
+
+    Args:
+        bent: silu of the inputs, (N, I).
+        basis: their B-splines, (N, I, M).
+        base_weight: (O, I).
+        spline_weight: (O, I, M).
+
+    Returns:
+        (N, O).
+    """
+    return bent @ base_weight.T + torch.einsum("nim,oim->no", basis, spline_weight)
+
+
+def weight_std(scale: float, in_features: int, features: Tensor) -> float:
+    """How large to draw weights so that a sum over inputs and their functions has the standard deviation `scale`.
+
+    Args:
+        scale: wanted.
+        in_features: I.
+        features: (N, F), the functions of one input at N typical points; each gets a weight of mean 0.
+    """
+    return scale / math.sqrt(in_features * float(features.square().sum(-1).mean()))
