@@ -134,7 +134,11 @@ def run_cells(node: NotebookNode, path: Path, *, timeout: int = 1200, record: bo
         "KANCOURSE_RECORD": "1" if record else "0",
     }
     client = NotebookClient(
-        node, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        node,
+        timeout=timeout,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
     )
     began = time.perf_counter()
     try:
