@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Grid", "feature_planes", "features", "local_basis", "slope_product", "widened"]
+__all__ = ["Grid", "feature_planes", "features", "local_basis", "slope_product", "widened", "write_features"]
 
 
 class Grid(NamedTuple):
@@ -56,7 +56,7 @@ def local_basis(x: Tensor, grid: Grid) -> tuple[Tensor, list[Tensor], list[Tenso
     values, lower = [torch.ones_like(t)], []
     for p in range(1, grid.order + 1):
         lower = values
-        along = (reach if p == grid.order else t) / p
+        along = (reach if p == grid.order else t) * (1 / p)
         stays = [((r + 1) / p - along).mul_(value) for r, value in enumerate(lower)]  # the rest moves up by one
         moves = [value - stay for value, stay in zip(lower, stays, strict=True)]
         values = [stays[0], *(move.add_(stay) for move, stay in zip(moves[:-1], stays[1:], strict=True)), moves[-1]]
@@ -68,7 +68,7 @@ def feature_planes(x: Tensor, grid: Grid) -> list[Tensor]:
     x = widened(x)
     cell, values, _ = local_basis(x, grid)
     here = [cell == c for c in range(grid.size)]
-    zero = torch.where(x.isnan(), x, 0)
+    zero = cell - cell  # or NaN
     planes = [F.silu(x)]
     for g in range(grid.size + grid.order):
         plane = zero
@@ -81,6 +81,12 @@ def feature_planes(x: Tensor, grid: Grid) -> list[Tensor]:
 def features(x: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
     """`feature_planes` as one tensor (n, 1+M, I), rounded to dtype."""
     return torch.stack(feature_planes(x, grid), dim=1).to(dtype)
+
+
+def write_features(out: list[Tensor], x: Tensor, grid: Grid) -> None:
+    """`feature_planes` written into 1+M tensors (n, I). Compiled, it fills a scratch without making anything new."""
+    for target, plane in zip(out, feature_planes(x, grid), strict=True):
+        target.copy_(plane)
 
 
 def slope_product(x: Tensor, d: Tensor, grid: Grid) -> Tensor:

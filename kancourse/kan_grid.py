@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from kancourse.kan_basis import Grid, features
-from kancourse.kan_kernel import chunks
 from kancourse.splines import check_grid, naive_bspline_basis, refine_coefficients
 
+CHUNK = 256  # tokens at a time
 MIN_WIDTH = 0.05  # a grid never shrinks below this share of its width at one update, even when a feature is constant
 EVEN_WEIGHT = 0.01  # share of the fit that an even sample of the new range has, beside the data
 RIDGE = 1e-9  # of the mean diagonal of the normal equations
@@ -169,8 +169,8 @@ class SplineGrid(nn.Module):
         even = new.low + steps / new.scale  # (8G+1, I)
         gram = cross = torch.zeros((), dtype=x.dtype, device=x.device)
         for sample, weight in ((x, 1 / len(x)), (even, EVEN_WEIGHT / len(even))):
-            for piece in chunks(sample):
-                basis, was = (features(sample[piece], grid, x.dtype)[:, 1:] for grid in (new, old))  # (n, M, I)
+            for piece in sample.split(CHUNK):
+                basis, was = (features(piece, grid, x.dtype)[:, 1:] for grid in (new, old))  # (n, M, I)
                 gram = gram + weight * torch.einsum("nmi,nki->imk", basis, basis)
                 cross = cross + weight * torch.einsum("nmi,nki->imk", basis, was)
         diagonal = gram.diagonal(dim1=1, dim2=2)  # (I, M), a view

@@ -21,20 +21,18 @@ Shapes: N tokens, n tokens of one chunk, I in_features, O out_features, G grid i
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kancourse.kan_basis import Grid, features, local_basis, slope_product, widened
+from kancourse.kan_basis import Grid, local_basis, slope_product, widened, write_features
 from kancourse.kernel_choice import kernel
 
-__all__ = ["Filler", "accumulate_product", "chunks", "compiled", "lean_kan"]
+__all__ = ["Filler", "accumulate_product", "compiled", "lean_kan"]
 
-CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**22}  # tokens × features filled at a time; the CPU's fit its cache
-CHUNK_ROWS = 256  # but at least so many tokens, or the products get slow
 FEW_TOKENS = 32  # up to here the weights are used as they lie: rearranging them would cost more than the product
 
 
@@ -70,22 +68,33 @@ def _slope_product_in_place(x: Tensor, d: Tensor, grid: Grid, here: list[Tensor]
 
 
 class Filler:
-    """Fills the planes of one chunk after another, with the kernel in use; in eager mode into the same scratch."""
+    """Fills one scratch with the planes of one chunk of tokens after another, with the kernel in use."""
 
-    def __init__(self, grid: Grid, dtype: torch.dtype) -> None:
+    elements: ClassVar = {"eager": 2**17, "compiled": 2**19}  # tokens × features of a chunk on a CPU, by its caches
+    gpu_elements = 2**22  # the same on anything else
+    least_rows = 256  # but at least so many tokens, or the products get slow
+
+    def __init__(self, x: Tensor, grid: Grid, dtype: torch.dtype) -> None:
         self.grid, self.dtype, self.compiled = grid, dtype, kernel().name == "compiled"
+        elements = self.elements[kernel().name] if x.device.type == "cpu" else self.gpu_elements
+        self.rows = min(len(x), max(self.least_rows, elements // x.size(1)))
         self.scratch: Tensor | None = None
         self.left: tuple[list[Tensor], list[Tensor]] = [], []
 
+    def chunks(self, x: Tensor) -> list[slice]:
+        """Slices of the rows of x; the last may be smaller."""
+        return [slice(start, min(start + self.rows, len(x))) for start in range(0, len(x), max(1, self.rows))]
+
     def planes(self, x: Tensor) -> Tensor:
         """`features` of x (n, I) → (n, 1+M, I); valid until the next call."""
-        if self.compiled:
-            return compiled(features)(x, self.grid, self.dtype)
-        if self.scratch is None:  # the first chunk is the largest
-            shape = (len(x), 1 + self.grid.size + self.grid.order, x.size(1))
-            self.scratch = torch.empty(shape, dtype=self.dtype, device=x.device)
+        if self.scratch is None:
+            shape = (self.rows, 1 + self.grid.size + self.grid.order, x.size(1))
+            self.scratch = x.new_empty(shape, dtype=self.dtype)
         planes = self.scratch[: len(x)]
-        self.left = _features_in_place(planes, x, self.grid)
+        if self.compiled:
+            compiled(write_features)(list(planes.unbind(1)), x, self.grid)
+        else:
+            self.left = _features_in_place(planes, x, self.grid)
         return planes
 
     def slopes(self, x: Tensor, d: Tensor) -> Tensor:
@@ -99,12 +108,6 @@ class Filler:
 def compiled(fn: Callable) -> Callable:
     """fn as one compiled loop for tensors of any size."""
     return torch.compile(fn, dynamic=True)
-
-
-def chunks(x: Tensor) -> list[slice]:
-    """Slices of the rows of x (N, I), of a size that suits the device; the last may be smaller."""
-    rows = max(CHUNK_ROWS, CHUNK_ELEMENTS.get(x.device.type, 2**20) // max(1, x.size(1)))
-    return [slice(start, min(start + rows, len(x))) for start in range(0, len(x), rows)]
 
 
 def side_by_side(first: Tensor, others: Tensor, minus: Tensor, dtype: torch.dtype) -> Tensor:
@@ -167,8 +170,8 @@ def _kan(
     matrix = side_by_side(base_weight, spline_weight[..., :-1], last[..., None], dtype)  # (O, M·I)
     constant = (last.sum(1) if bias is None else last.sum(1) + bias).to(dtype)  # (O,)
     y = x.new_empty(len(x), len(base_weight), dtype=dtype)
-    filler = Filler(grid, dtype)
-    for piece in chunks(x):
+    filler = Filler(x, grid, dtype)
+    for piece in filler.chunks(x):
         planes = filler.planes(x[piece]).flatten(1)  # (n, (1+M)·I)
         torch.addmm(constant, planes[:, : matrix.size(1)], matrix.T, out=y[piece])
     return y
@@ -183,13 +186,15 @@ def _kan_backward(
     # d/dx Σ_g w_g B_g = scale · Σ_g (w_{g+1} - w_g) B_g of order K-1
     matrix = side_by_side(base_weight, spline_weight[..., 1:], spline_weight[..., :-1], dtype)  # (O, M·I)
     grad_x = torch.empty_like(x)
-    grad_w = torch.zeros_like(widened(base_weight[:, :1])).repeat(1, (1 + n_basis) * in_features)  # (O, (1+M)·I)
-    filler = Filler(Grid(low, scale, n_basis - order, order), dtype)
-    for piece in chunks(x):
+    wide = widened(base_weight).dtype
+    grad_w = x.new_zeros(len(base_weight), (1 + n_basis) * in_features, dtype=wide)  # (O, (1+M)·I)
+    filler = Filler(x, Grid(low, scale, n_basis - order, order), dtype)
+    scratch = x.new_empty(filler.rows, n_basis * in_features, dtype=dtype)
+    for piece in filler.chunks(x):
         planes = filler.planes(x[piece])  # (n, 1+M, I)
         accumulate_product(grad_w, grad[piece], planes.flatten(1))
-        d = (grad[piece] @ matrix).unflatten(1, (n_basis, in_features))  # (n, M, I)
-        grad_x[piece] = filler.slopes(x[piece], d)
+        d = torch.mm(grad[piece], matrix, out=scratch[: len(planes)])  # (n, M·I)
+        grad_x[piece] = filler.slopes(x[piece], d.unflatten(1, (n_basis, in_features)))
     grad_w = grad_w.unflatten(1, (-1, in_features)).to(base_weight.dtype)  # (O, 1+M, I)
     return grad_x, grad_w[:, 0].clone(), grad_w[:, 1:].transpose(1, 2).contiguous()
 

@@ -13,7 +13,7 @@ Shapes: N tokens, n tokens of one chunk, I in_features, O out_features, R rank, 
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from kancourse.kan_basis import Grid, feature_planes, slope_product, widened
 from kancourse.kan_grid import SplineGrid, naive_tangent_basis
-from kancourse.kan_kernel import Filler, accumulate_product, chunks, compiled, refuse_second_derivative
+from kancourse.kan_kernel import Filler, accumulate_product, compiled, refuse_second_derivative
 
 __all__ = ["SharedKANLinear", "naive_shared_kan_linear"]
 
@@ -115,14 +115,13 @@ def bend(x: Tensor, table: Tensor, grid: Grid) -> Tensor:
     return torch.stack([sum(p * c for p, c in zip(planes, row, strict=True)) for row in table.unbind()], 1)
 
 
-def bend_backward(x: Tensor, grad: Tensor, table: Tensor, grid: Grid) -> tuple[Tensor, ...]:
-    """Given grad (n, R, I), of what `bend` returns: that again, and the gradients of x and of the table."""
+def bend_backward(x: Tensor, grad: Tensor, table: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """Given the gradient of what `bend` returned, (n, R, I): that again, and the gradients of x and of the table."""
     planes, grads = feature_planes(x, grid), grad.unbind(1)
-    bent = [sum(p * c for p, c in zip(planes, row, strict=True)) for row in table.unbind()]
     slopes = [slope_product(x, slope_table(row)[None], grid) for row in table.unbind()]  # R × (n, I)
     grad_x = sum(g * slope for g, slope in zip(grads, slopes, strict=True))
-    grad_table = torch.stack([torch.stack([(p * g).sum(0) for p in planes]) for g in grads])  # (R, 1+M, I)
-    return torch.stack(bent, 1), grad_x, grad_table
+    grad_table = torch.stack([torch.stack([(plane * g).sum(0) for plane in planes]) for g in grads])  # (R, 1+M, I)
+    return bend(x, table, grid), grad_x, grad_table
 
 
 def slope_table(row: Tensor) -> Tensor:
@@ -133,10 +132,12 @@ def slope_table(row: Tensor) -> Tensor:
 class _Bender(Filler):
     """`bend` and `bend_backward` of one chunk after another, with the kernel in use."""
 
+    elements: ClassVar = {"eager": 2**17, "compiled": 2**17}  # sums over more rows are slow
+
     def bend(self, x: Tensor, table: Tensor) -> Tensor:
         return compiled(bend)(x, table, self.grid) if self.compiled else _combine(self.planes(x), table)
 
-    def backward(self, x: Tensor, grad: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, x: Tensor, grad: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.compiled:
             return compiled(bend_backward)(x, grad, table, self.grid)
         planes, product = self.planes(x), None
@@ -165,10 +166,10 @@ def _shared_kan(
     x: Tensor, table: Tensor, weight: Tensor, low: Tensor, scale: Tensor, order: int, dtype: torch.dtype
 ) -> Tensor:
     table = widened(table)
-    bender = _Bender(Grid(low, scale, table.size(1) - 1 - order, order), table.dtype)
+    bender = _Bender(x, Grid(low, scale, table.size(1) - 1 - order, order), table.dtype)
     matrix = weight.flatten(1).to(dtype)  # (O, R·I)
     y = x.new_empty(len(x), len(weight), dtype=dtype)
-    for piece in chunks(x):
+    for piece in bender.chunks(x):
         torch.mm(bender.bend(x[piece], table).flatten(1).to(dtype), matrix.T, out=y[piece])
     return y
 
@@ -179,11 +180,11 @@ def _shared_kan_backward(
     grad: Tensor, x: Tensor, table: Tensor, weight: Tensor, low: Tensor, scale: Tensor, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     wide = widened(table)
-    bender = _Bender(Grid(low, scale, table.size(1) - 1 - order, order), wide.dtype)
+    bender = _Bender(x, Grid(low, scale, table.size(1) - 1 - order, order), wide.dtype)
     matrix = weight.flatten(1).to(grad.dtype)  # (O, R·I)
     grad_x, grad_table = torch.empty_like(x), torch.zeros_like(wide)
     grad_matrix = torch.zeros_like(matrix, dtype=wide.dtype)
-    for piece in chunks(x):
+    for piece in bender.chunks(x):
         d = (grad[piece] @ matrix).unflatten(1, table.shape[::2]).to(wide.dtype)  # (n, R, I)
         bent, grad_x[piece], part = bender.backward(x[piece], d, wide)
         grad_table += part

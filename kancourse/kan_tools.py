@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from kancourse.kan_basis import features
-from kancourse.kan_kernel import chunks
 
 if TYPE_CHECKING:
     from kancourse.kan import KANLinear
 
 __all__ = ["edge_curves", "edge_importance", "sparsity_penalty"]
+
+CHUNK = 256  # tokens at a time
 
 
 @torch.no_grad()
@@ -45,8 +46,8 @@ def edge_importance(layer: "KANLinear", x: Tensor) -> Tensor:
     layer.check_input(x)
     flat = x.reshape(-1, layer.in_features)  # (N, I)
     second = first = torch.zeros((), dtype=torch.float64, device=x.device)
-    for piece in chunks(flat):
-        planes = features(flat[piece].double(), layer.grid(), torch.float64)  # (n, 1+M, I)
+    for piece in flat.split(CHUNK):
+        planes = features(piece.double(), layer.grid(), torch.float64)  # (n, 1+M, I)
         first = first + planes.sum(0).T / len(flat)  # (I, 1+M)
         second = second + torch.einsum("nmi,nki->imk", planes, planes) / len(flat)
     covariance = second - first[:, :, None] * first[:, None, :]  # (I, 1+M, 1+M)
