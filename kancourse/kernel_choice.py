@@ -69,5 +69,7 @@ def missing_compiler() -> str:
     """What `torch.compile` would miss on this machine, in words; "" when nothing."""
     if torch.cuda.is_available():
         return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
+    if " " in torch.__file__:
+        return "PyTorch's compiler cannot build where the path to PyTorch has a space in it"
     compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
     return "" if any(map(shutil.which, compilers)) else f"none of {', '.join(compilers)} is on the PATH"
