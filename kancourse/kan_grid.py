@@ -80,6 +80,8 @@ class SplineGrid(nn.Module):
         """Draw base and spline weights so that, over inputs from N(0, 1), a sum of fan_in functions has per path the
         standard deviation base_scale and spline_scale: each weight's is that over √(fan_in · power of its features).
         """
+        if self.base_weight.is_meta:  # a model without numbers, built only to count
+            return
         x = torch.linspace(-8, 8, 4001, dtype=torch.float64)[:, None]  # (4001, 1)
         density = torch.softmax(-(x**2) / 2, dim=0)
         low, scale, size, order = self.grid()

@@ -17,10 +17,11 @@ from torch import nn
 
 from kancourse.attention import CausalSelfAttention
 from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
+from kancourse.kan import KANFeedForward, KANLinear
 
 MIXERS = {"attention": CausalSelfAttention}
-FFNS = {"mlp": MLP, "swiglu": SwiGLU}
-LINEARS = {"dense": nn.Linear}
+FFNS = {"mlp": MLP, "swiglu": SwiGLU, "kan": KANFeedForward}
+LINEARS = {"dense": nn.Linear, "kan": KANLinear}
 NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5)}
 
 
@@ -67,6 +68,8 @@ def check_fields(cls: type, data: dict[str, Any]) -> None:
             raise ValueError(f"{cls.__name__} has no field {key!r}; {hint}")
 
 
+# Every matrix of the blocks a KAN layer, as in the KAN-GPTs of 2024; but the head stays a matrix, tied to the embedding.
+_KAN: dict[str, Any] = {"linear": "kan", "ffn": "kan", "bias": False}
 _LLAMA: dict[str, Any] = {"position": "rope", "ffn": "swiglu", "norm": "rms", "bias": False}
 
 PRESETS: dict[str, ModelConfig] = {
@@ -77,6 +80,9 @@ PRESETS: dict[str, ModelConfig] = {
     "gpt2-medium": ModelConfig(n_layer=24, n_head=16, n_embd=1024, vocab_size=50_257, block_size=1024),
     "gpt2-large": ModelConfig(n_layer=36, n_head=20, n_embd=1280, vocab_size=50_257, block_size=1024),
     "gpt2-xl": ModelConfig(n_layer=48, n_head=25, n_embd=1600, vocab_size=50_257, block_size=1024),
+    "kan-gpt-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_KAN),
+    "kan-gpt-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_KAN),
+    "kan-gpt-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_KAN),
     "llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_LLAMA),
     "llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_LLAMA),
     "llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_LLAMA),

@@ -1,6 +1,7 @@
 """Names → models. Run: pytest tests/test_zoo.py"""
 
 import json
+import math
 
 import pytest
 import torch
@@ -25,6 +26,30 @@ def test_gpt2_sizes_are_openais(name, millions):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
+def test_a_kan_gpt_is_nine_times_a_gpts_matrices_and_learns():
+    sizes = {"vocab_size": 30, "block_size": 16, "bias": False, "seed": 0}
+    kan, plain = build("kan-gpt-nano", **sizes), build("gpt-nano", **sizes)
+
+    def matrices(model):
+        return sum(p.numel() for p in model.blocks.parameters() if p.ndim > 1)
+
+    assert matrices(kan) == 9 * matrices(plain)  # grid 5 + order 3 + the base path
+    idx = torch.arange(16)[None]
+    optimizer = torch.optim.AdamW(kan.parameters(), lr=3e-3)
+    first = kan.loss(idx, idx + 1)
+    assert first.item() == pytest.approx(math.log(30), abs=0.3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = kan.loss(idx, idx + 1)
+        loss.backward()
+        optimizer.step()
+    assert all(p.grad.abs().max() > 0 for p in kan.parameters() if p.grad is not None)
+    assert loss < first / 2
+    kan.eval()
+    _, state = kan.step(idx[:, :9])
+    torch.testing.assert_close(kan.step(idx[:, 9:], state)[0], kan(idx)[:, 9:], atol=1e-4, rtol=1e-4)
+
+
 def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -45,7 +70,7 @@ def test_presets_are_not_changed_by_overrides():
     [
         ("gpt-pico", {}, "unknown preset 'gpt-pico'; known: gpt-nano, gpt-micro"),
         ("gpt-nano", {"n_layers": 2}, "has no field 'n_layers'; did you mean 'n_layer'"),
-        ("gpt-nano", {"ffn": "mpl"}, "unknown ffn 'mpl'; known: mlp, swiglu"),
+        ("gpt-nano", {"ffn": "mpl"}, "unknown ffn 'mpl'; known: mlp, swiglu, kan"),
         ("gpt-nano", {"mixer": "conv"}, "unknown mixer 'conv'; known: attention"),
     ],
 )
