@@ -68,7 +68,7 @@ def check_fields(cls: type, data: dict[str, Any]) -> None:
             raise ValueError(f"{cls.__name__} has no field {key!r}; {hint}")
 
 
-# Every matrix of the blocks a KAN layer, as in the KAN-GPTs of 2024; but the head stays a matrix, tied to the embedding.
+# Every matrix of the blocks a KAN layer, as in the KAN-GPTs of 2024, but the head stays the embedding matrix.
 _KAN: dict[str, Any] = {"linear": "kan", "ffn": "kan", "bias": False}
 _LLAMA: dict[str, Any] = {"position": "rope", "ffn": "swiglu", "norm": "rms", "bias": False}
 
