@@ -82,7 +82,9 @@ def test_strip_keeps_what_a_reader_needs(args: NotebookArgs) -> None:
 
 def test_check_writes_nothing(args: NotebookArgs) -> None:
     path = write(lesson(), args.folder)
-    assert check(args) == {"README.md": ["the table of notebooks is out of date: run `notebooks stamp`"]}
+    found = check(args)  # the README has empty tables; those of results and claims are the course's own
+    assert set(found) == {"README.md"}
+    assert "the table of notebooks is out of date: run `notebooks stamp`" in found["README.md"]
     stamp(args)
     before = path.read_bytes()
     assert check(args) == {}
