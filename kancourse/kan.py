@@ -147,7 +147,7 @@ class KANLinear(SplineGrid):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) → (..., O), each token by itself. Differentiable once; `naive_kan_linear` more often."""
         dtype = self.check_input(x)
-        flat = x.reshape(-1, self.in_features)  # (N, I)
+        flat = x.reshape(-1, self.in_features).contiguous()  # (N, I)
         y = lean_kan(flat, *self.weights(), self.bias, self.grid(), dtype)  # (N, O)
         return y.reshape(*x.shape[:-1], self.out_features)
 

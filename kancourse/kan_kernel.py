@@ -18,9 +18,7 @@ Glossary (code name ↔ symbol): `base_weight` ↔ w_b, `spline_weight` ↔ w_s�
 Shapes: N tokens, n tokens of one chunk, I in_features, O out_features, G grid intervals, K order, M = G+K.
 """
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -29,9 +27,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kancourse.kan_basis import Grid, local_basis, slope_product, widened, write_features
-from kancourse.kernel_choice import kernel
+from kancourse.kernel_choice import by_itself, compiled, kernel
 
-__all__ = ["Filler", "accumulate_product", "compiled", "lean_kan"]
+__all__ = ["Filler", "accumulate_product", "lean_kan"]
 
 FEW_TOKENS = 32  # up to here the weights are used as they lie: rearranging them would cost more than the product
 
@@ -104,12 +102,6 @@ class Filler:
         return _slope_product_in_place(x, d, self.grid, *self.left)
 
 
-@functools.cache
-def compiled(fn: Callable) -> Callable:
-    """fn as one compiled loop for tensors of any size."""
-    return torch.compile(fn, dynamic=True)
-
-
 def side_by_side(first: Tensor, others: Tensor, minus: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix (O, (1+m)·I) with blocks first (O, I) and others - minus, (O, I, m) each, block by block."""
     out = torch.empty(len(first), 1 + others.size(2), first.size(1), dtype=dtype, device=first.device)
@@ -145,7 +137,7 @@ def lean_kan(
 
 # Operators of our own: opaque to torch.compile, which can so compile all around them without a break.
 @torch.library.custom_op("kancourse::kan", mutates_args=())
-@torch.no_grad()
+@by_itself
 def _kan(
     x: Tensor,
     base_weight: Tensor,
@@ -178,7 +170,7 @@ def _kan(
 
 
 @torch.library.custom_op("kancourse::kan_backward", mutates_args=())
-@torch.no_grad()
+@by_itself
 def _kan_backward(
     grad: Tensor, x: Tensor, base_weight: Tensor, spline_weight: Tensor, low: Tensor, scale: Tensor, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:

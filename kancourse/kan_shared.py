@@ -22,7 +22,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from kancourse.kan_basis import Grid, feature_planes, slope_product, widened
 from kancourse.kan_grid import SplineGrid, naive_tangent_basis
-from kancourse.kan_kernel import Filler, accumulate_product, compiled, refuse_second_derivative
+from kancourse.kan_kernel import Filler, accumulate_product, refuse_second_derivative
+from kancourse.kernel_choice import by_itself, compiled
 
 __all__ = ["SharedKANLinear", "naive_shared_kan_linear"]
 
@@ -94,7 +95,7 @@ class SharedKANLinear(SplineGrid):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) → (..., O), each token by itself. Differentiable once; the naive twin more often."""
         dtype = self.check_input(x)
-        flat = x.reshape(-1, self.in_features)  # (N, I)
+        flat = x.reshape(-1, self.in_features).contiguous()  # (N, I)
         table = torch.cat((self.base_weight[:, None], self.spline_weight.transpose(1, 2)), dim=1)  # (R, 1+M, I)
         grid = self.grid()
         y = _shared_kan(flat, table, self.weight, grid.low, grid.scale, self.order, dtype)  # (N, O)
@@ -161,7 +162,7 @@ def _combine(planes: Tensor, table: Tensor) -> Tensor:
 
 # Operators of our own: opaque to torch.compile, which can so compile all around them without a break.
 @torch.library.custom_op("kancourse::shared_kan", mutates_args=())
-@torch.no_grad()
+@by_itself
 def _shared_kan(
     x: Tensor, table: Tensor, weight: Tensor, low: Tensor, scale: Tensor, order: int, dtype: torch.dtype
 ) -> Tensor:
@@ -175,7 +176,7 @@ def _shared_kan(
 
 
 @torch.library.custom_op("kancourse::shared_kan_backward", mutates_args=())
-@torch.no_grad()
+@by_itself
 def _shared_kan_backward(
     grad: Tensor, x: Tensor, table: Tensor, weight: Tensor, low: Tensor, scale: Tensor, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:

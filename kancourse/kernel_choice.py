@@ -4,14 +4,19 @@ The choice is made once for the process, says its reason, and can be set: `use_k
 variable KANCOURSE_KERNEL. Both give the same numbers up to rounding.
 """
 
+import functools
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.fx.experimental import _config as config
 
-__all__ = ["Kernel", "kernel", "use_kernel"]
+__all__ = ["Kernel", "by_itself", "compiled", "kernel", "use_kernel"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,34 @@ def missing_compiler() -> str:
         return "PyTorch's compiler cannot build where the path to PyTorch has a space in it"
     compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
     return "" if any(map(shutil.which, compilers)) else f"none of {', '.join(compilers)} is on the PATH"
+
+
+@functools.cache
+def compiled(fn: Callable) -> Callable:
+    """fn as one compiled loop for tensors of any size; its arguments are tensors, lists of them, or anything else."""
+    loop = torch.compile(fn, dynamic=True)
+
+    def bare(argument: Any) -> Any:  # a slice remembers what it is of, and the compiler would make that a condition
+        if isinstance(argument, list):
+            return [bare(item) for item in argument]
+        return argument.data if isinstance(argument, Tensor) else argument
+
+    def run(*arguments: Any) -> Any:
+        before, config.use_duck_shape = config.use_duck_shape, False  # sizes that are equal now may differ next time
+        try:
+            return loop(*map(bare, arguments))
+        finally:
+            config.use_duck_shape = before
+
+    return run
+
+
+def by_itself(fn: Callable) -> Callable:
+    """fn without autograd and autocast, whatever the caller has on: one state, so one compilation."""
+
+    @functools.wraps(fn)
+    def run(x: Tensor, *arguments: Any) -> Any:
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            return fn(x, *arguments)
+
+    return run
