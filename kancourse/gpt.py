@@ -154,6 +154,11 @@ class GPT(nn.Module):
         ffn: `ffn(config, linear)` makes the part that works at one position.
         linear: `linear(in_features, out_features, bias=...)` makes every matrix of the blocks (not embedding and head).
         norm: `norm(n_embd)` makes the normalisations.
+        block_norm: makes those inside the blocks, if they are to be others than the last one.
+        head: `head(n_embd, vocab_size, bias=False)` makes the output layer.
+
+    Raises:
+        ValueError: `config.tie_head`, and the head has no weight of the embedding's shape to share.
     """
 
     def __init__(
@@ -164,6 +169,8 @@ class GPT(nn.Module):
         ffn: PartFactory = MLP,
         linear: LinearFactory = nn.Linear,
         norm: NormFactory = nn.LayerNorm,
+        block_norm: NormFactory | None = None,
+        head: LinearFactory = nn.Linear,
     ) -> None:
         super().__init__()
         self.config = config
@@ -171,11 +178,13 @@ class GPT(nn.Module):
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(config, mixer=mixer, ffn=ffn, linear=linear, norm=norm) for _ in range(config.n_layer)
+            Block(config, mixer=mixer, ffn=ffn, linear=linear, norm=block_norm or norm) for _ in range(config.n_layer)
         )
         self.ln_f = norm(config.n_embd)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = head(config.n_embd, config.vocab_size, bias=False)
         if config.tie_head:
+            if not isinstance(self.lm_head, nn.Linear):
+                raise ValueError(f"a {type(self.lm_head).__name__} head cannot share the embedding: tie_head=False")
             self.lm_head.weight = self.wte.weight
         self.init_weights()
 
@@ -191,10 +200,11 @@ class GPT(nn.Module):
         | gains of norms | 1 | 0 |
 
         Matrices of another kind (made by another `linear` factory) have drawn their own weights; if they write to the
-        residual stream, their `scale_output_(1/√(2L))` is called.
+        residual stream, their `scale_output_(1/√(2L))` is called. A head of another kind gets `scale_output_(0.02√C)`:
+        if it keeps the variance of its inputs, its first logits are then as large as a matrix's.
 
         Raises:
-            TypeError: such a matrix has no `scale_output_`.
+            TypeError: such a matrix or head has no `scale_output_`.
         """
         residual_scale = 1 / math.sqrt(2 * self.config.n_layer)
         for module in self.modules():
@@ -202,11 +212,14 @@ class GPT(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        for name, module in residual_projections(self).items():
+        scales = dict.fromkeys(residual_projections(self), residual_scale)
+        scales |= {} if isinstance(self.lm_head, nn.Linear) else {"lm_head": 0.02 * math.sqrt(self.config.n_embd)}
+        for name, scale in scales.items():
+            module = self.get_submodule(name)
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02 * residual_scale)
+                nn.init.normal_(module.weight, std=0.02 * scale)
             elif hasattr(module, "scale_output_"):
-                module.scale_output_(residual_scale)
+                module.scale_output_(scale)
             else:
                 raise TypeError(f"{name} is a {type(module).__name__}, which has no scale_output_(factor) method")
 

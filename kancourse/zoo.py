@@ -22,7 +22,8 @@ from kancourse.kan import KANFeedForward, KANLinear
 MIXERS = {"attention": CausalSelfAttention}
 FFNS = {"mlp": MLP, "swiglu": SwiGLU, "kan": KANFeedForward}
 LINEARS = {"dense": nn.Linear, "kan": KANLinear}
-NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5)}
+NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5), "none": lambda n_embd: nn.Identity()}
+SEATS = {"mixer": MIXERS, "ffn": FFNS, "linear": LINEARS, "norm": NORMS, "block_norm": NORMS, "head": LINEARS}
 
 
 @dataclass(kw_only=True)
@@ -33,15 +34,21 @@ class ModelConfig(GPTConfig):
     ffn: str = "mlp"
     linear: str = "dense"
     norm: str = "layer"
+    block_norm: str | None = None  # inside the blocks; None: as norm
+    head: str = "dense"
     mixer_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of that part's factory
     ffn_options: dict[str, Any] = field(default_factory=dict)
     linear_options: dict[str, Any] = field(default_factory=dict)
+    head_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for seat, table in (("mixer", MIXERS), ("ffn", FFNS), ("linear", LINEARS), ("norm", NORMS)):
-            if getattr(self, seat) not in table:
-                raise ValueError(f"unknown {seat} {getattr(self, seat)!r}; known: {', '.join(table)}")
+        for seat, table in SEATS.items():
+            name = getattr(self, seat)
+            if name not in table and not (seat == "block_norm" and name is None):
+                raise ValueError(f"unknown {seat} {name!r}; known: {', '.join(table)}")
+        if self.tie_head and self.head != "dense":
+            raise ValueError(f"head {self.head!r} cannot be tied to the embedding: set tie_head to False")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data, the inverse of `from_dict`."""
@@ -124,4 +131,6 @@ def build(config_or_name: ModelConfig | str, *, seed: int | None = None, **overr
             ffn=partial(FFNS[config.ffn], **config.ffn_options),
             linear=partial(LINEARS[config.linear], **config.linear_options),
             norm=NORMS[config.norm],
+            block_norm=NORMS[config.block_norm or config.norm],
+            head=partial(LINEARS[config.head], **config.head_options),
         )

@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 
+from kancourse.gpt import GPT
+from kancourse.kan import KANLinear
 from kancourse.zoo import PRESETS, ModelConfig, build, configure
 
 
@@ -77,3 +79,25 @@ def test_presets_are_not_changed_by_overrides():
 def test_what_does_not_exist_is_one_clear_error(name, overrides, message):
     with pytest.raises(ValueError, match=message):
         build(name, **overrides)
+
+
+def test_a_kan_head_starts_with_logits_as_small_as_a_matrix_gives():
+    sizes = {"vocab_size": 300, "block_size": 16, "tie_head": False, "seed": 0}
+    idx = torch.arange(64).view(4, 16)
+    spread = [build("gpt-nano", **sizes, **more)(idx).std().item() for more in ({}, {"head": "kan"})]
+    assert spread[1] == pytest.approx(spread[0], rel=0.25)
+    saved = configure("gpt-nano", tie_head=False, head="kan", head_options={"grid_size": 3})
+    assert build(ModelConfig.from_dict(saved.to_dict())).lm_head.spline_weight.size(-1) == 6
+
+
+def test_a_head_of_another_kind_is_not_tied():
+    with pytest.raises(ValueError, match="head 'kan' cannot be tied to the embedding"):
+        configure("gpt-nano", head="kan")
+    with pytest.raises(ValueError, match="a KANLinear head cannot share the embedding"):
+        GPT(ModelConfig(), head=KANLinear)
+
+
+def test_blocks_may_leave_normalisation_to_their_matrices():
+    model = build("llama-nano", block_norm="none")
+    assert not [name for name, module in model.blocks.named_modules() if isinstance(module, torch.nn.RMSNorm)]
+    assert isinstance(model.ln_f, torch.nn.RMSNorm)
