@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from kancourse.gpt import GPT, GPTConfig
 from kancourse.lab.checkpoint import load_checkpoint
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.schedule import SCHEDULES, learning_rate
@@ -197,7 +198,8 @@ def test_a_loss_that_is_not_finite_stops_with_one_sentence():
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"micro_batch": 0}, "micro_batch must be at least 1, got 0"),
         ({"lr": 0.0}, "lr must be above 0, got 0.0"),
-        ({"schedule": "linear"}, "unknown schedule 'linear'; known: cosine, wsd, constant"),
+        ({"weight_decay_until": 1.5}, "weight_decay_until is a fraction of the steps, 0 to 1, got 1.5"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'; known: cosine, wsd, two_stage, constant"),
     ],
 )
 def test_bad_settings_are_one_clear_error(settings, message):
@@ -217,7 +219,7 @@ def test_schedules_start_rise_and_end_where_they_say(schedule):
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == 1.0
     assert max(rates) == 1.0
-    assert rates[99] == pytest.approx(1.0 if schedule == "constant" else 0.1)
+    assert rates[99] == pytest.approx({"constant": 1.0, "two_stage": 0.1 * 2 / 3}.get(schedule, 0.1))
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
 
 
@@ -247,3 +249,58 @@ def test_asked_to_stop_it_saves_first(tmp_path, number):
     saved = load_checkpoint(tmp_path / LATEST).train_state["result"]
     assert saved["steps"] >= 5
     assert saved["stopped"] == ""
+
+
+def test_two_stages_fall_straight_and_step_down_half_way():
+    config = TrainConfig(steps=101, warmup=0, lr=1.0, final_lr_ratio=0.0, schedule="two_stage", stage_ratio=0.5)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[:50] == pytest.approx([1 - step / 100 for step in range(50)])
+    assert rates[50:] == pytest.approx([0.5 * (1 - step / 100) for step in range(50, 101)])
+
+
+def test_weights_decay_until_they_are_told_to_stop():
+    """With a vanishing gradient (every target ignored but one token's) decay alone would shrink the unused rows."""
+
+    def norm_after(until):
+        m = model(tie_head=False)
+        train(m, corpus(), TrainConfig(**FAST, lr=0.01, weight_decay=1.0, weight_decay_until=until))
+        return m.wte.weight[200:250].norm().item()  # bytes that never occur: no gradient, so only decay moves them
+
+    start = model(tie_head=False).wte.weight[200:250].norm().item()
+    assert norm_after(0.0) == start
+    assert norm_after(1.0) < norm_after(0.5) < start
+
+
+class Counting(torch.nn.Module):
+    """A feed-forward with an auxiliary loss and something to do after each step."""
+
+    def __init__(self, config, linear):
+        super().__init__()
+        self.c_proj = linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.pull = torch.nn.Parameter(torch.ones(()))
+        self.steps = 0
+
+    def forward(self, x):
+        return self.c_proj(x)
+
+    def auxiliary_loss(self):
+        return 10.0 * self.pull**2 if self.training else None
+
+    def after_step(self):
+        self.steps += 1
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_auxiliary_losses_train_but_are_not_reported(micro_batch):
+    m, plain = (
+        GPT(GPTConfig(vocab_size=257, block_size=16, n_layer=2, n_head=2, n_embd=16), ffn=Counting) for _ in range(2)
+    )
+    plain.load_state_dict(m.state_dict())
+    for block in plain.blocks:
+        block.ffn.auxiliary_loss = lambda: None
+    settings = TrainConfig(**FAST, micro_batch=micro_batch, weight_decay=0.0, grad_clip=0.0)
+    result, without = train(m, corpus(), settings), train(plain, corpus(), settings)
+    assert [block.ffn.steps for block in m.blocks] == [12, 12]
+    assert all(block.ffn.pull < 0.99 for block in m.blocks)
+    assert all(block.ffn.pull == 1.0 for block in plain.blocks)
+    assert [row["loss"] for row in result.history] == [row["loss"] for row in without.history]

@@ -2,7 +2,8 @@
 
 `SCHEDULES` maps a name to `shape(progress, config) -> factor of the peak rate`, progress running 0 → 1 after warm-up.
 
-Papers: Loshchilov & Hutter 2017, "SGDR" (cosine); Hu et al. 2024, "MiniCPM" (WSD: warm-up, stable, decay).
+Papers: Loshchilov & Hutter 2017, "SGDR" (cosine); Hu et al. 2024, "MiniCPM" (WSD: warm-up, stable, decay); Ma et al.
+2024, "The Era of 1-bit LLMs: Training Tips, Code and FAQ" (two stages).
 """
 
 import math
@@ -18,6 +19,7 @@ class ScheduleConfig(Protocol):
     lr: float
     final_lr_ratio: float
     decay_fraction: float
+    stage_ratio: float
     schedule: str
 
 
@@ -32,12 +34,23 @@ def wsd(progress: float, config: ScheduleConfig) -> float:
     return config.final_lr_ratio + (1 - config.final_lr_ratio) * remaining
 
 
+def two_stage(progress: float, config: ScheduleConfig) -> float:
+    """Straight down from 1 to final_lr_ratio over the whole run, times stage_ratio from half-way on."""
+    stage = 1.0 if progress < 0.5 else config.stage_ratio
+    return stage * (config.final_lr_ratio + (1 - config.final_lr_ratio) * (1 - progress))
+
+
 def constant(progress: float, config: ScheduleConfig) -> float:
     """1 throughout."""
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float, ScheduleConfig], float]] = {"cosine": cosine, "wsd": wsd, "constant": constant}
+SCHEDULES: dict[str, Callable[[float, ScheduleConfig], float]] = {
+    "cosine": cosine,
+    "wsd": wsd,
+    "two_stage": two_stage,
+    "constant": constant,
+}
 
 
 def learning_rate(step: int, config: ScheduleConfig) -> float:

@@ -5,6 +5,8 @@ Notable points:
   to load weights and moments and go on counting; on CPU the end is bit-identical to a run that was never interrupted.
 - Accumulated gradients equal the big batch's: each micro-batch is weighted by its share of the counted targets.
 - Stopping is decided on validation loss, in evaluations, never on the noisy loss of a batch.
+- A part may have an `auxiliary_loss()` (a scalar of its last forward, or None), which is added to the loss that is
+  trained on, never to one that is reported; and an `after_step()`, called after each optimiser step.
 - Under torchrun the same call is data-parallel: each process takes its rows of the same global batch.
 
 Shapes: B global batch, T block_size.
@@ -49,11 +51,13 @@ class TrainConfig:
     lr: float = 3e-3  # peak learning rate
     final_lr_ratio: float = 0.1  # what is left of it at the end
     warmup: int = 50  # steps of linear warm-up
-    schedule: str = "cosine"  # "cosine", "wsd" or "constant"
+    schedule: str = "cosine"  # "cosine", "wsd", "two_stage" or "constant"
     decay_fraction: float = 0.2  # wsd: the last part, which decays
+    stage_ratio: float = 2 / 3  # two_stage: the rate's factor in the second half
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1
+    weight_decay_until: float = 1.0  # the fraction of the steps after which nothing decays any more
     grad_clip: float = 1.0  # largest gradient norm; 0: never clip
     eval_every: int = 100  # steps between validations; there is always one at the end
     eval_batches: int | None = None  # validation batches; None: the whole split
@@ -71,6 +75,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.weight_decay_until <= 1:
+            raise ValueError(f"weight_decay_until is a fraction of the steps, 0 to 1, got {self.weight_decay_until}")
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if self.schedule not in SCHEDULES:
@@ -96,14 +102,17 @@ class TrainResult:
 
 
 class _Loss(nn.Module):
-    """`model.loss` as a forward, which is what DDP and torch.compile hook into."""
+    """`model.loss` and the sum of auxiliary losses as a forward, which is what DDP and torch.compile hook into."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
         self.model = model
+        self.extras = [module.auxiliary_loss for module in model.modules() if hasattr(module, "auxiliary_loss")]
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.model.loss(x, y)
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        loss = self.model.loss(x, y)
+        told = [extra() for extra in self.extras]
+        return loss, sum((value for value in told if value is not None), loss.new_zeros(()))
 
 
 def train(
@@ -147,6 +156,7 @@ def train(
     if n_ranks > 1:
         loss_module = DistributedDataParallel(loss_module)
     loss_fn = torch.compile(loss_module) if config.compile else loss_module
+    hooks = [module.after_step for module in model.modules() if hasattr(module, "after_step")]
     # 3×: the backward pass multiplies twice as much as the forward.
     step_flops = 3.0 * config.batch_size * count_flops(model, 1, model.config.block_size)
 
@@ -176,6 +186,8 @@ def train(
             x, y = sampler.batch(result.steps)  # (B, T) each
             lr = learning_rate(result.steps, config)
             loss, grad_norm = _optimizer_step(loss_fn, optimizer, x, y, lr, result.steps, config, device)
+            for after_step in hooks:
+                after_step()
             result.steps += 1
             result.tokens += x.numel()
             result.flops += step_flops
@@ -231,8 +243,8 @@ def _optimizer_step(
         is_last = start + micro >= len(x)
         with nullcontext() if n_ranks == 1 or is_last else loss_fn.no_sync():
             with device.autocast():
-                mean = loss_fn(x[piece].to(device.device), y[piece].to(device.device))
-            (mean * (share * n_ranks)).backward()  # times n_ranks, because DDP averages over processes
+                mean, auxiliary = loss_fn(x[piece].to(device.device), y[piece].to(device.device))
+            ((mean + auxiliary) * (share * n_ranks)).backward()  # times n_ranks, because DDP averages over processes
         loss += float(mean.detach()) * share * n_ranks
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     grad_norm = float(nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf))
@@ -240,6 +252,8 @@ def _optimizer_step(
         raise FloatingPointError(f"gradient norm {grad_norm} at step {step}, learning rate {lr:.2g}: try a lower lr")
     for group in optimizer.param_groups:
         group["lr"] = lr
+        if step >= config.weight_decay_until * config.steps:
+            group["weight_decay"] = 0.0
     optimizer.step()
     return loss, grad_norm
 
