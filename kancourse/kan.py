@@ -8,7 +8,7 @@ Notable points:
 - Lean and fast: `kan_kernel` keeps only the input for the backward pass; `use_kernel` chooses who computes.
 - The grid is [-3, 3] at the start, where 99.7% of normalised activations lie. **Outside it each spline goes on along
   its tangent**: gradients do not die there, a refined layer is the same function everywhere, and a layer that stands
-  in for a matrix (`from_linear`) does so for all inputs. The price: a steep end is continued steeply; `update_grid`.
+  in for a matrix (`load_linear_`) does so for all inputs. The price: a steep end is continued steeply; `update_grid`.
 - One scale per path, and that is the standard deviation of the path's output, so larger means larger.
 - Each number decays once: there is no separate factor on a spline whose decay would count twice.
 - NaN in a token makes that token's output NaN, no other's.
@@ -124,25 +124,29 @@ class KANLinear(SplineGrid):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    @classmethod
     @torch.no_grad()
-    def from_linear(cls, linear: nn.Linear, **options: Any) -> "KANLinear":
-        """A layer that computes what `linear` computes, for every input: B-splines, and their tangents, hold lines.
+    def load_linear_(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Become x @ weight.T + bias, up to rounding, for every x: B-splines, and their tangents, hold lines.
+
+        The spline coefficients become w·ξ_g, with ξ_g the mean of the K inner knots of B_g; the base path starts at 0,
+        and learns.
 
         Args:
-            linear: its weight becomes spline coefficients w·ξ_g, with ξ_g the mean of the K inner knots of B_g; the
-                base path starts at 0, and learns.
-            options: of KANLinear, e.g. `grid_size=8`.
+            weight: (O, I).
+            bias: (O,), or None: the layer's own, if it has one, becomes 0.
+
+        Raises:
+            ValueError: a shape that is not the layer's, a bias for a layer that has none, or a weight other than 0 for
+                an edge that is pruned, since pruned edges stay so.
         """
-        layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, **options)
-        layer.to(linear.weight.device, linear.weight.dtype)
-        low, scale, size, order = layer.grid()
-        middle = torch.arange(size + order).to(low) - (order - 1) / 2  # ξ_g in intervals from low, (M,)
-        layer.base_weight.zero_()
-        layer.spline_weight.copy_(linear.weight[..., None] * (low[:, None] + middle / scale[:, None]))
-        if linear.bias is not None:
-            layer.bias.copy_(linear.bias)
-        return layer
+        if self.edge_mask is not None and weight.shape == self.edge_mask.shape and weight[~self.edge_mask].any():
+            raise ValueError(
+                f"{int((~self.edge_mask).sum())} of {self.edge_mask.numel()} edges are pruned for good, but the weight is not 0 "
+                "on all of them: load it into a new layer"
+            )
+        self.load_bias_(weight, bias)
+        self.base_weight.zero_()
+        self.spline_weight.copy_(weight[..., None] * self.line_coefficients())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) → (..., O), each token by itself. Differentiable once; `naive_kan_linear` more often."""

@@ -4,12 +4,15 @@ Notable points:
 - `refine` splits every interval: the function stays the same everywhere, tangents outside included.
 - `update_grid` moves each feature's grid to where its data is and refits by least squares: the function stays nearly
   the same on the data, and the call says by how much it changed.
+- Splines hold straight lines exactly (`line_coefficients`), and their tangents carry these on outside the grid: so
+  `load_linear_` makes a layer compute what a matrix does, for every input.
 - A checkpoint of a layer with another grid (or, see `KANLinear.prune`, with pruned edges) loads: the layer adopts it.
 
 Shapes: N tokens, I in_features, G grid intervals, K order, M = G+K.
 """
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +26,7 @@ EVEN_WEIGHT = 0.01  # share of the fit that an even sample of the new range has,
 RIDGE = 1e-9  # of the mean diagonal of the normal equations
 
 
-class SplineGrid(nn.Module):
+class SplineGrid(nn.Module, ABC):
     """Base of layers with coefficients `spline_weight (..., I, M)` over one uniform grid per input feature.
 
     Args:
@@ -38,6 +41,8 @@ class SplineGrid(nn.Module):
 
     base_weight: nn.Parameter  # (..., I)
     spline_weight: nn.Parameter  # (..., I, M)
+    bias: nn.Parameter | None  # (O,)
+    out_features: int
 
     def __init__(
         self,
@@ -89,6 +94,50 @@ class SplineGrid(nn.Module):
         power = (features(x, grid, x.dtype).squeeze(2).square() * density).sum(0)  # (1+M,): E[silu²], E[B_g²]
         nn.init.normal_(self.base_weight, std=self.base_scale / float(fan_in * power[0]) ** 0.5)
         nn.init.normal_(self.spline_weight, std=self.spline_scale / float(fan_in * power[1:].sum()) ** 0.5)
+
+    @classmethod
+    @torch.no_grad()
+    def from_linear(cls, linear: nn.Linear, **options: Any) -> Self:
+        """A new layer that computes what `linear` computes, for every input; see `load_linear_`.
+
+        Args:
+            linear: gives the sizes, device and dtype too, and whether there is a bias.
+            options: of the layer, e.g. `grid_size=8`.
+        """
+        layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, **options)
+        layer.to(linear.weight.device, linear.weight.dtype)
+        layer.load_linear_(linear.weight, linear.bias)
+        return layer
+
+    @abstractmethod
+    def load_linear_(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Become x @ weight.T + bias, up to rounding, for every x, and free to learn all else from there.
+
+        Args:
+            weight: (O, I).
+            bias: (O,), or None: the layer's own, if it has one, becomes 0.
+
+        Raises:
+            ValueError: a shape that is not the layer's, or a bias for a layer that has none.
+        """
+
+    def load_bias_(self, weight: Tensor, bias: Tensor | None) -> None:
+        """The part of `load_linear_` that all layers share: check both, take over the bias."""
+        name, wanted = type(self).__name__, (self.out_features, self.in_features)
+        if weight.shape != wanted:
+            raise ValueError(f"a weight of shape {(*weight.shape,)} does not fit a {name} of shape {wanted}")
+        if bias is not None and self.bias is None:
+            raise ValueError(f"the old layer has a bias and the new {name} has none to take it over")
+        if bias is not None and bias.shape != self.bias.shape:
+            raise ValueError(f"a bias of shape {(*bias.shape,)} does not fit a {name} of shape {wanted}")
+        if self.bias is not None:
+            self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
+
+    def line_coefficients(self) -> Tensor:
+        """ξ (I, M), for which Σ_g ξ_ig·B_g(x) = x: the mean of the K inner knots of each basis function."""
+        low, scale, size, order = self.grid()
+        middle = torch.arange(size + order).to(low) - (order - 1) / 2  # in intervals from low, (M,)
+        return low[:, None] + middle / scale[:, None]
 
     def check_input(self, x: Tensor) -> torch.dtype:
         """The dtype to compute in: autocast's where that is on, else that of the weights.

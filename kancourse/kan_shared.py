@@ -103,6 +103,26 @@ class SharedKANLinear(SplineGrid):
         return y.reshape(*x.shape[:-1], self.out_features)
 
     @torch.no_grad()
+    def load_linear_(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Become x @ weight.T + bias, up to rounding, for every x: the first functions become x itself, weight follows.
+
+        The further functions (rank > 1) stay as they are behind a matrix of zeros: what they multiply is not 0, so
+        they learn.
+
+        Args:
+            weight: (O, I).
+            bias: (O,), or None: the layer's own, if it has one, becomes 0.
+
+        Raises:
+            ValueError: a shape that is not the layer's, or a bias for a layer that has none.
+        """
+        self.load_bias_(weight, bias)
+        self.base_weight[0].zero_()
+        self.spline_weight[0].copy_(self.line_coefficients())
+        self.weight.zero_()
+        self.weight[:, 0].copy_(weight)
+
+    @torch.no_grad()
     def scale_output_(self, factor: float) -> None:
         """Multiply the output by `factor`: the matrix, and the bias."""
         self.weight.mul_(factor)

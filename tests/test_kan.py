@@ -266,12 +266,59 @@ def test_scale_output_scales_the_output(kind):
 
 
 @pytest.mark.parametrize("options", [{}, {"order": 1}, {"order": 2, "grid_size": 1, "grid_range": (0, 5)}])
-def test_from_linear_computes_what_the_matrix_does_everywhere(options):
+@LAYERS
+def test_from_linear_computes_what_the_matrix_does_everywhere(kind, options):
     linear = nn.Linear(6, 4).double()
-    layer = KANLinear.from_linear(linear, **options)
+    layer = kind.from_linear(linear, **options)
     x = 20 * randn(50, 6, dtype=torch.float64)
     torch.testing.assert_close(layer(x), linear(x))
-    assert KANLinear.from_linear(nn.Linear(6, 4, bias=False)).bias is None
+    assert kind.from_linear(nn.Linear(6, 4, bias=False)).bias is None
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@LAYERS
+def test_a_layer_of_any_past_becomes_a_matrix_and_everything_in_it_learns(kind, rank):
+    layer = make(kind, 6, 4, bias=True, **({"rank": rank} if kind is SharedKANLinear else {}))
+    layer.update_grid(randn(100, 6) * torch.arange(1, 7))  # a grid per feature
+    weight, bias, x = randn(4, 6), randn(4), 9 * randn(50, 6)
+    layer.load_linear_(weight, bias)
+    torch.testing.assert_close(layer(x), x @ weight.T + bias, atol=1e-4, rtol=0)
+    layer.load_linear_(weight, None)
+    torch.testing.assert_close(layer(x), x @ weight.T, atol=1e-4, rtol=0)
+    before = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-4)
+    for _ in range(2):  # behind a zero in the first step, further functions move in the second
+        optimizer.zero_grad()
+        (layer(x) - x.abs().sum(1, keepdim=True)).square().mean().backward()
+        optimizer.step()
+    moved = {name: parameter != before[name] for name, parameter in layer.named_parameters()}
+    for name, changed in moved.items():
+        assert changed.any(-1).all(), name  # in every row: every function, every output
+
+
+def test_a_pruned_layer_takes_a_matrix_only_if_that_has_zeros_where_edges_are_gone():
+    layer, weight, keep = make(KANLinear, 3, 2), randn(2, 3), torch.tensor([[True, False, True], [True, True, True]])
+    layer.prune(keep)
+    before = layer.spline_weight.clone()
+    with pytest.raises(ValueError, match=r"1 of 6 edges are pruned for good, but the weight is not 0 on all of them"):
+        layer.load_linear_(weight, None)
+    assert torch.equal(layer.spline_weight, before)
+    layer.load_linear_(weight * keep, None)
+    x = randn(20, 3)
+    torch.testing.assert_close(layer(x), x @ (weight * keep).T)
+
+
+@LAYERS
+def test_a_matrix_that_does_not_fit_is_refused(kind):
+    layer, name = kind(3, 2, bias=True), kind.__name__
+    before = [parameter.clone() for parameter in layer.parameters()]
+    with pytest.raises(ValueError, match=rf"a weight of shape \(3, 2\) does not fit a {name} of shape \(2, 3\)"):
+        layer.load_linear_(torch.ones(3, 2), None)
+    with pytest.raises(ValueError, match=rf"a bias of shape \(3,\) does not fit a {name} of shape \(2, 3\)"):
+        layer.load_linear_(torch.ones(2, 3), torch.ones(3))
+    with pytest.raises(ValueError, match=f"the old layer has a bias and the new {name} has none to take it over"):
+        kind(3, 2).load_linear_(torch.ones(2, 3), torch.ones(2))
+    assert all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
 
 
 # ---------------------------------------------------------------- changing the grid

@@ -12,28 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kancourse.gpt import GPT, GPTConfig
-from kancourse.kan import KANLinear
+from kancourse.kan import KANLinear, SharedKANLinear
 from kancourse.lab.optim import decay_groups
 from kancourse.splines import bspline_basis
 from kancourse.swap import LinearPlus, swap_linears
 from kancourse.zoo import build
 
 IDS = torch.arange(14).reshape(2, 7) % 11 + 3
-
-
-class LoadableKAN(KANLinear):
-    """KANLinear with the warm start's method."""
-
-    @torch.no_grad()
-    def load_linear_(self, weight: Tensor, bias: Tensor | None) -> None:
-        if bias is not None and self.bias is None:
-            raise ValueError("no bias to load one into")
-        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None).to(weight)
-        linear.weight.copy_(weight)
-        if self.bias is not None:
-            linear.bias.copy_(torch.zeros_like(linear.bias) if bias is None else bias)
-        options = {"grid_size": self.grid_size, "order": self.order, "grid_range": self.grid_range}
-        self.load_state_dict(KANLinear.from_linear(linear, **options).state_dict())
 
 
 class FadingSplines(nn.Module):
@@ -136,14 +121,19 @@ def test_swap_runs_learns_counts_and_comes_back_bit_for_bit(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("factory", [LoadableKAN, partial(LinearPlus, extra=KANLinear), nn.Linear])
+@pytest.mark.parametrize(
+    "factory",
+    [KANLinear, SharedKANLinear, partial(SharedKANLinear, rank=2), partial(LinearPlus, extra=KANLinear), nn.Linear],
+)
 def test_a_warm_start_is_the_same_function(family, factory):
-    model = any_model(family).double()
-    before = logits(model)
-    report = swap_linears(model, factory, warm_start=True)
-    assert {swap.kind for swap in report.swapped} == {"Conv1D" if family == "GPT2" else "Linear"}
-    torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-12)
-    assert all(deviation.largest_difference < 1e-12 for deviation in report.deviations(IDS).values())
+    for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-5)):  # of a layer's largest output
+        model = any_model(family).to(dtype)
+        before = logits(model)
+        report = swap_linears(model, factory, warm_start=True)
+        assert {swap.kind for swap in report.swapped} == {"Conv1D" if family == "GPT2" else "Linear"}
+        assert (logits(model) - before).abs().max() <= tolerance * before.abs().max()
+        deviations = report.deviations(IDS).values()
+        assert all(deviation.largest_difference <= tolerance * deviation.largest_output for deviation in deviations)
 
 
 @pytest.mark.parametrize("family", ["Bert", "GPT2"])
@@ -193,7 +183,9 @@ def test_an_untied_output_embedding_is_left_unless_named():
     double=st.booleans(),
 )
 @settings(max_examples=25)
-@pytest.mark.parametrize("factory", [LoadableKAN, partial(LinearPlus, extra=KANLinear)])
+@pytest.mark.parametrize(
+    "factory", [KANLinear, SharedKANLinear, partial(SharedKANLinear, rank=3), partial(LinearPlus, extra=KANLinear)]
+)
 def test_warm_layers_equal_the_matrix_near_and_far_and_learn(factory, inputs, outputs, bias, seed, size, double):
     torch.manual_seed(seed)
     dtype = torch.float64 if double else torch.float32
@@ -204,7 +196,7 @@ def test_warm_layers_equal_the_matrix_near_and_far_and_learn(factory, inputs, ou
     after = model(x)
     tolerance = (1e-12 if double else 1e-6) * max(1.0, float(x.abs().sum(1).max()))
     torch.testing.assert_close(after, before, rtol=0, atol=tolerance)
-    if not isinstance(factory, type):  # LinearPlus keeps the matrix: not even rounding differs
+    if isinstance(report.swapped[0].new, LinearPlus):  # it keeps the matrix: not even rounding differs
         assert torch.equal(after, before)
     after.square().sum().backward()
     assert all(parameter.grad.count_nonzero() for parameter in report.swapped[0].new.parameters())
