@@ -139,10 +139,11 @@ class KANLinear(SplineGrid):
             ValueError: a shape that is not the layer's, a bias for a layer that has none, or a weight other than 0 for
                 an edge that is pruned, since pruned edges stay so.
         """
-        if self.edge_mask is not None and weight.shape == self.edge_mask.shape and weight[~self.edge_mask].any():
+        gone = None if self.edge_mask is None else ~self.edge_mask
+        if gone is not None and weight.shape == gone.shape and weight[gone].any():
             raise ValueError(
-                f"{int((~self.edge_mask).sum())} of {self.edge_mask.numel()} edges are pruned for good, but the weight is not 0 "
-                "on all of them: load it into a new layer"
+                f"{int(gone.sum())} of {gone.numel()} edges are pruned for good, but the weight is not 0 on all of "
+                "them: load it into a new layer"
             )
         self.load_bias_(weight, bias)
         self.base_weight.zero_()
