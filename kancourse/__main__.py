@@ -5,12 +5,13 @@ The flags of `train` are the fields of `Experiment`, by the same names; an error
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
+import yaml
 
 from kancourse.lab.bench import bench
 from kancourse.lab.checkpoint import load_checkpoint
@@ -55,8 +56,10 @@ class Evaluate:
 @app.command(name="train")
 def train_command(experiment: Experiment) -> None:
     """Train a model on a corpus; stopped, it goes on from --out_dir. Also under torchrun."""
+    options = {name: value for name, value in vars(experiment).items() if name.endswith("_options") and value}
+    typed = {name: {key: yaml.safe_load(v) for key, v in value.items()} for name, value in options.items()}
     with process_group():
-        record = run_experiment(experiment)
+        record = run_experiment(replace(experiment, **typed))
         if world()[0] != 0:
             return
         corpus, loss = record["corpus"], record["val_loss"]

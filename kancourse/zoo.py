@@ -8,6 +8,7 @@ Notable points:
 
 import dataclasses
 import difflib
+import inspect
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -47,6 +48,8 @@ class ModelConfig(GPTConfig):
             name = getattr(self, seat)
             if name not in table and not (seat == "block_norm" and name is None):
                 raise ValueError(f"unknown {seat} {name!r}; known: {', '.join(table)}")
+        for seat in ("mixer", "ffn", "linear", "head"):
+            _check_options(seat, getattr(self, seat), getattr(self, f"{seat}_options"))
         if self.tie_head and self.head != "dense":
             raise ValueError(f"head {self.head!r} cannot be tied to the embedding: set tie_head to False")
 
@@ -63,6 +66,17 @@ class ModelConfig(GPTConfig):
         """
         check_fields(cls, data)
         return cls(**data)
+
+
+def _check_options(seat: str, name: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for an option that the part does not take."""
+    taken = inspect.signature(SEATS[seat][name]).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in taken):
+        return  # it hands them on, and the layer that gets them will say
+    known = [p.name for p in taken if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{seat} {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}")
 
 
 def check_fields(cls: type, data: dict[str, Any]) -> None:

@@ -219,7 +219,7 @@ def test_schedules_start_rise_and_end_where_they_say(schedule):
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == 1.0
     assert max(rates) == 1.0
-    assert rates[99] == pytest.approx({"constant": 1.0, "two_stage": 0.1 * 2 / 3}.get(schedule, 0.1))
+    assert rates[99] == pytest.approx({"constant": 1.0, "two_stage": 0.067}.get(schedule, 0.1))
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
 
 

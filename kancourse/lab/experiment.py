@@ -17,7 +17,8 @@ from kancourse.lab.distributed import world
 from kancourse.lab.evaluate import evaluate
 from kancourse.lab.meters import count_flops, count_parameters
 from kancourse.lab.microworld import judge
-from kancourse.lab.records import environment, summary, write_record
+from kancourse.lab.probes import PROBES
+from kancourse.lab.records import as_json, environment, summary, write_record
 from kancourse.lab.sample import generate, generate_documents
 from kancourse.lab.train import BEST, TrainConfig, TrainResult, train
 from kancourse.zoo import ModelConfig, build, configure
@@ -36,8 +37,19 @@ class Experiment(TrainConfig):
     position: str | None = None  # "learned", "rope" or "none"
     dropout: float | None = None
     tie_head: bool | None = None
+    mixer: str | None = None  # names of kancourse.zoo, as all seats
+    ffn: str | None = None
+    linear: str | None = None
+    norm: str | None = None
+    block_norm: str | None = None
+    head: str | None = None
+    mixer_options: dict | None = None  # keyword arguments of that part
+    ffn_options: dict | None = None
+    linear_options: dict | None = None
+    head_options: dict | None = None
     corpus: str = "microworld"  # a name, or the path of a text file
     level: int = 1  # microworld: 1, 2 or 3
+    domains: tuple[str, ...] | None = None  # microworld: only these
     n_documents: int | None = None  # microworld: generate so many instead of reading the snapshot
     max_characters: int | None = None  # read no more of the corpus than this
     tokenizer: str = "auto"  # "bytes", "characters", "words", "bpe", "gpt2", or the corpus's own
@@ -47,12 +59,16 @@ class Experiment(TrainConfig):
     sample_tokens: int = 300
     temperature: float = 0.8
     n_judged: int = 100  # microworld: documents drawn at temperature 1 and judged
+    probes: tuple[str, ...] = ()  # further measurements of every trained model, from kancourse.lab.probes
     record: str | None = None  # write data/results/<record>.json
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_seeds < 1:
             raise ValueError(f"n_seeds must be at least 1, got {self.n_seeds}")
+        unknown = [name for name in self.probes if name not in PROBES]
+        if unknown:
+            raise ValueError(f"unknown probe {unknown[0]!r}; known: {', '.join(PROBES) or 'none'}")
         self.model_config(vocab_size=2)  # sizes that do not fit are refused before a corpus is loaded
 
     def load_corpus(self) -> Corpus:
@@ -62,14 +78,15 @@ class Experiment(TrainConfig):
             tokenizer=self.tokenizer,
             vocab_size=self.bpe_size,
             level=self.level,
+            domains=self.domains,
             n_documents=self.n_documents,
             max_characters=self.max_characters,
         )
 
     def model_config(self, vocab_size: int) -> ModelConfig:
         """The preset with what is given here in place of its own."""
-        sizes = ("n_layer", "n_head", "n_embd", "ffn_dim", "block_size", "position", "dropout", "tie_head")
-        given = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
+        names = [f.name for f in fields(ModelConfig) if hasattr(self, f.name)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return configure(self.model, vocab_size=vocab_size, **given)
 
 
@@ -90,7 +107,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         runs.append(measure(model, result, experiment, corpus, seed))
     record = {
         "kind": "training",
-        "experiment": asdict(experiment),
+        "experiment": as_json(asdict(experiment)),
         "corpus": corpus.describe(),
         "model": config.to_dict(),
         "parameters": count_parameters(model),
@@ -162,4 +179,6 @@ def measure(model: GPT, result: TrainResult, experiment: Experiment, corpus: Cor
             "questions": verdict.n_questions,
             "right": verdict.n_right / verdict.n_questions if verdict.n_questions else None,
         }
+    if experiment.probes:
+        run["probes"] = {name: PROBES[name](model, corpus, seed) for name in experiment.probes}
     return run

@@ -1,7 +1,7 @@
 """Records: what was run, with which settings and seeds, on what, and what came out; JSON in `data/results/`.
 
 - A number in a notebook or in the README comes from a record, and a record is written by code, never by hand.
-- `results_table` renders all records for the README; a test keeps the two in step.
+- `results_table` and `studies_table` render all records for the README; a test keeps them in step.
 """
 
 import json
@@ -41,6 +41,11 @@ def summary(values: list[float]) -> dict[str, float | int]:
 def results_dir() -> Path:
     """Where records lie."""
     return data_dir() / "results"
+
+
+def as_json(data: dict[str, Any]) -> dict[str, Any]:
+    """The data as reading it back from JSON will give it: tuples are lists."""
+    return json.loads(json.dumps(data, allow_nan=False))
 
 
 def write_record(name: str, record: dict[str, Any]) -> Path:
@@ -83,6 +88,32 @@ def results_table() -> str:
             f"| [{path.stem}](data/results/{path.name}) | {record['experiment']['model']} on {corpus['corpus']} "
             f"| {record['parameters']['total']:,} | {loss['mean']:.4f} ({loss['min']:.4f} to {loss['max']:.4f}), "
             f"{loss['n']} | {corpus['val_unigram_entropy']:.3f} | {floor} | {minutes:.1f} "
+            f"| {where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']} |"
+        )
+    return "\n".join(rows)
+
+
+def studies_table() -> str:
+    """All records of studies as a Markdown table, a row each: every arm's loss, the best first."""
+    rows = [
+        "| study | arms: validation loss, mean (band) | seeds | unigram entropy | floor | on |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(results_dir().glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("kind") != "study":
+            continue
+        losses = sorted(((arm["val_loss"], name) for name, arm in record["arms"].items()), key=lambda p: p[0]["mean"])
+        told = "<br>".join(
+            f"{name}: {loss['mean']:.3f} ({loss['min']:.3f} to {loss['max']:.3f})" for loss, name in losses
+        )
+        corpus, where = record["corpus"] or {}, record["environment"]
+        unigram, floor = (
+            "differs" if not corpus else "unknown" if corpus[key] is None else f"{corpus[key]:.3f}"
+            for key in ("val_unigram_entropy", "val_floor")
+        )
+        rows.append(
+            f"| [{path.stem}](data/results/{path.name}) | {told} | {losses[0][0]['n']} | {unigram} | {floor} "
             f"| {where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']} |"
         )
     return "\n".join(rows)

@@ -53,7 +53,7 @@ class TrainConfig:
     warmup: int = 50  # steps of linear warm-up
     schedule: str = "cosine"  # "cosine", "wsd", "two_stage" or "constant"
     decay_fraction: float = 0.2  # wsd: the last part, which decays
-    stage_ratio: float = 2 / 3  # two_stage: the rate's factor in the second half
+    stage_ratio: float = 0.67  # two_stage: the rate's factor in the second half
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1

@@ -9,6 +9,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -136,4 +137,28 @@ def loss_axes(
     ax.margins(y=0.09)  # room for the lowest line's name
     for name, value in (references or {}).items():
         reference(ax, value, name, below=value == min(references.values()))  # curves come down to the lowest from above
+    return fig, ax
+
+
+def study_axes(record: Mapping[str, Any], title: str = "", *, arms: Sequence[str] | None = None) -> tuple[Figure, Axes]:
+    """A study's arms as points with their bands, the best on top, beside the references of their corpus.
+
+    Args:
+        record: of `kancourse.lab.study`.
+        arms: only these; None: all.
+    """
+    chosen = {name: arm for name, arm in record["arms"].items() if arms is None or name in arms}
+    names = sorted(chosen, key=lambda name: -chosen[name]["val_loss"]["mean"])
+    fig, ax = axes(title=title, xlabel="validation loss (nats per token)", height=1.2 + 0.45 * len(names))
+    for y, name in enumerate(names):
+        loss = chosen[name]["val_loss"]
+        ax.plot([loss["min"], loss["max"]], [y, y], color=COLOURS[0], linestyle="-", linewidth=5, alpha=0.35)
+        ax.plot([run["best_val_loss"] for run in chosen[name]["runs"]], [y] * loss["n"], "|", color=COLOURS[0], ms=12)
+        ax.plot(loss["mean"], y, "o", color=COLOURS[0])
+    ax.set_yticks(range(len(names)), names)
+    ax.margins(y=0.15)
+    floor = (record["corpus"] or {}).get("val_floor")
+    if floor is not None:
+        ax.axvline(floor, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
+        ax.annotate(f"floor {floor:.3g}", (floor, 1), xycoords=("data", "axes fraction"), fontsize=9, color=GREY)
     return fig, ax

@@ -1,4 +1,4 @@
-"""The README's three tables, written from what they are about: notebooks, recorded results, and claims.
+"""The README's tables, written from what they are about: notebooks, recorded runs and studies, and claims.
 
 Each stands between two marks, `<!-- claims:begin -->` and `<!-- claims:end -->`; `notebooks stamp` and `notebooks
 execute` write them, `notebooks check` and a test compare them. Nobody types a row.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from kancourse.lab.records import results_table
+from kancourse.lab.records import results_table, studies_table
 from kancourse.lesson.bootstrap import BADGE, ROOT, badge_line
 from kancourse.lesson.claims import Claim, cell, load
 from kancourse.lesson.contract import CARD
@@ -41,6 +41,7 @@ def refresh(args: ReadmeArgs, address: str | None) -> list[str]:
     tables = {
         "notebooks": notebooks_table(sorted(args.notebooks.glob("*.ipynb")), address),
         "results": results_table(),
+        "studies": studies_table(),
         "claims": claims_table(stored),
     }
     text, stale = args.readme.read_text(encoding="utf-8"), []
