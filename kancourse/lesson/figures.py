@@ -160,5 +160,6 @@ def study_axes(record: Mapping[str, Any], title: str = "", *, arms: Sequence[str
     floor = (record["corpus"] or {}).get("val_floor")
     if floor is not None:
         ax.axvline(floor, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
-        ax.annotate(f"floor {floor:.3g}", (floor, 1), xycoords=("data", "axes fraction"), fontsize=9, color=GREY)
+        name, place = f" floor {floor:.3g}", ("data", "axes fraction")
+        ax.annotate(name, (floor, 0.01), xycoords=place, fontsize=9, color=GREY)
     return fig, ax
