@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from kancourse.bit_codes import (
     LARGEST_CODE,
+    LEAST,
     absmax_quantize,
     binary_quantize,
     bit_input_codes,
@@ -42,6 +43,8 @@ from kancourse.bit_codes import (
 )
 
 __all__ = [
+    "LARGEST_CODE",
+    "LEAST",
     "MAX_IN_FEATURES",
     "BinaryLinear",
     "BitLinear",

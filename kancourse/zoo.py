@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from kancourse.attention import CausalSelfAttention
+from kancourse.bitnet import BinaryLinear, BitLinear
 from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
 from kancourse.kan import KANFeedForward, KANLinear
 
 MIXERS = {"attention": CausalSelfAttention}
 FFNS = {"mlp": MLP, "swiglu": SwiGLU, "kan": KANFeedForward}
-LINEARS = {"dense": nn.Linear, "kan": KANLinear}
+LINEARS = {"dense": nn.Linear, "kan": KANLinear, "bit": BitLinear, "binary": BinaryLinear}
 NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5), "none": lambda n_embd: nn.Identity()}
 SEATS = {"mixer": MIXERS, "ffn": FFNS, "linear": LINEARS, "norm": NORMS, "block_norm": NORMS, "head": LINEARS}
 
@@ -92,6 +93,8 @@ def check_fields(cls: type, data: dict[str, Any]) -> None:
 # Every matrix of the blocks a KAN layer, as in the KAN-GPTs of 2024, but the head stays the embedding matrix.
 _KAN: dict[str, Any] = {"linear": "kan", "ffn": "kan", "bias": False}
 _LLAMA: dict[str, Any] = {"position": "rope", "ffn": "swiglu", "norm": "rms", "bias": False}
+# The same with ternary matrices in the blocks, which bring their own norms.
+_BIT: dict[str, Any] = _LLAMA | {"linear": "bit", "block_norm": "none"}
 
 PRESETS: dict[str, ModelConfig] = {
     "gpt-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48),
@@ -107,6 +110,9 @@ PRESETS: dict[str, ModelConfig] = {
     "llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_LLAMA),
     "llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_LLAMA),
     "llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_LLAMA),
+    "bit-llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_BIT),
+    "bit-llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_BIT),
+    "bit-llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_BIT),
 }
 
 
