@@ -19,11 +19,17 @@ from torch import nn
 from kancourse.attention import CausalSelfAttention
 from kancourse.bitnet import BinaryLinear, BitLinear
 from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
-from kancourse.kan import KANFeedForward, KANLinear
+from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
 
 MIXERS = {"attention": CausalSelfAttention}
-FFNS = {"mlp": MLP, "swiglu": SwiGLU, "kan": KANFeedForward}
-LINEARS = {"dense": nn.Linear, "kan": KANLinear, "bit": BitLinear, "binary": BinaryLinear}
+FFNS = {"mlp": MLP, "swiglu": SwiGLU, "kan": KANFeedForward, "dense_mlp": lambda config, linear: MLP(config)}
+LINEARS = {
+    "dense": nn.Linear,
+    "kan": KANLinear,
+    "bit": BitLinear,
+    "binary": BinaryLinear,
+    "shared_kan": SharedKANLinear,
+}
 NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5), "none": lambda n_embd: nn.Identity()}
 SEATS = {"mixer": MIXERS, "ffn": FFNS, "linear": LINEARS, "norm": NORMS, "block_norm": NORMS, "head": LINEARS}
 
