@@ -20,8 +20,9 @@ from kancourse.attention import CausalSelfAttention
 from kancourse.bitnet import BinaryLinear, BitLinear
 from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
+from kancourse.retention import MultiScaleRetention
 
-MIXERS = {"attention": CausalSelfAttention}
+MIXERS = {"attention": CausalSelfAttention, "retention": MultiScaleRetention}
 FFNS = {"mlp": MLP, "swiglu": SwiGLU, "kan": KANFeedForward, "dense_mlp": lambda config, linear: MLP(config)}
 LINEARS = {
     "dense": nn.Linear,
@@ -99,7 +100,9 @@ def check_fields(cls: type, data: dict[str, Any]) -> None:
 # Every matrix of the blocks a KAN layer, as in the KAN-GPTs of 2024, but the head stays the embedding matrix.
 _KAN: dict[str, Any] = {"linear": "kan", "ffn": "kan", "bias": False}
 _LLAMA: dict[str, Any] = {"position": "rope", "ffn": "swiglu", "norm": "rms", "bias": False}
-# The same with ternary matrices in the blocks, which bring their own norms.
+# Retention has a fifth matrix, the gate; a feed-forward of 7C/3 leaves the model with the parameters of a llama.
+_RETNET: dict[str, Any] = _LLAMA | {"mixer": "retention"}
+# A llama with ternary matrices in the blocks, which bring their own norms.
 _BIT: dict[str, Any] = _LLAMA | {"linear": "bit", "block_norm": "none"}
 
 PRESETS: dict[str, ModelConfig] = {
@@ -116,6 +119,9 @@ PRESETS: dict[str, ModelConfig] = {
     "llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_LLAMA),
     "llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_LLAMA),
     "llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_LLAMA),
+    "retnet-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, ffn_dim=112, **_RETNET),
+    "retnet-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, ffn_dim=299, **_RETNET),
+    "retnet-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, ffn_dim=448, **_RETNET),
     "bit-llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_BIT),
     "bit-llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_BIT),
     "bit-llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_BIT),
