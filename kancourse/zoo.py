@@ -18,8 +18,9 @@ from torch import nn
 
 from kancourse.attention import CausalSelfAttention
 from kancourse.bitnet import BinaryLinear, BitLinear
-from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
+from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, SwiGLU
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
+from kancourse.moe import MoE, mixtral_gate, moe_feed_forward, sigmoid_gate, softmax_gate
 from kancourse.retention import MultiScaleRetention
 
 MIXERS = {"attention": CausalSelfAttention, "retention": MultiScaleRetention}
@@ -31,8 +32,29 @@ LINEARS = {
     "binary": BinaryLinear,
     "shared_kan": SharedKANLinear,
 }
+GATES = {"sigmoid": sigmoid_gate, "softmax": softmax_gate, "mixtral": mixtral_gate}
 NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5), "none": lambda n_embd: nn.Identity()}
 SEATS = {"mixer": MIXERS, "ffn": FFNS, "linear": LINEARS, "norm": NORMS, "block_norm": NORMS, "head": LINEARS}
+
+
+def _moe(
+    config: GPTConfig,
+    linear: LinearFactory,
+    *,
+    expert: str = "swiglu",
+    expert_options: dict[str, Any] | None = None,
+    gate: str = "sigmoid",
+    **options: Any,
+) -> MoE:
+    """`moe_feed_forward` with expert and gate by name."""
+    for what, name, known in (("expert", expert, [name for name in FFNS if name != "moe"]), ("gate", gate, GATES)):
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r} of a mixture; known: {', '.join(known)}")
+    made = partial(FFNS[expert], **(expert_options or {}))
+    return moe_feed_forward(config, linear, expert=made, gate=GATES[gate], **options)
+
+
+FFNS["moe"] = _moe
 
 
 @dataclass(kw_only=True)
@@ -104,6 +126,8 @@ _LLAMA: dict[str, Any] = {"position": "rope", "ffn": "swiglu", "norm": "rms", "b
 _RETNET: dict[str, Any] = _LLAMA | {"mixer": "retention"}
 # A llama with ternary matrices in the blocks, which bring their own norms.
 _BIT: dict[str, Any] = _LLAMA | {"linear": "bit", "block_norm": "none"}
+# A shared and fifteen routed experts of a quarter's width, of which a token meets four: as much work as one SwiGLU.
+_MOE: dict[str, Any] = _LLAMA | {"ffn": "moe", "ffn_options": {"n_expert": 15, "top_k": 3, "n_shared": 1}}
 
 PRESETS: dict[str, ModelConfig] = {
     "gpt-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48),
@@ -122,6 +146,9 @@ PRESETS: dict[str, ModelConfig] = {
     "retnet-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, ffn_dim=112, **_RETNET),
     "retnet-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, ffn_dim=299, **_RETNET),
     "retnet-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, ffn_dim=448, **_RETNET),
+    "moe-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_MOE),
+    "moe-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_MOE),
+    "moe-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_MOE),
     "bit-llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_BIT),
     "bit-llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_BIT),
     "bit-llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_BIT),

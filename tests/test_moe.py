@@ -1,7 +1,11 @@
 """Experts against their formula, and the laws of routing and balance. Run: pytest tests/test_moe.py"""
 
 import copy
+import json
 import math
+import subprocess
+import sys
+import textwrap
 from functools import partial
 
 import pytest
@@ -9,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_train import FAST, corpus, same_weights
 from torch import nn
 
 from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
 from kancourse.kan import KANFeedForward
+from kancourse.lab.checkpoint import load_checkpoint
+from kancourse.lab.evaluate import evaluate
 from kancourse.lab.meters import count_flops
+from kancourse.lab.train import LATEST, TrainConfig, train
 from kancourse.moe import (
     MoE,
     load_violation,
@@ -29,6 +37,7 @@ from kancourse.moe import (
     z_loss,
 )
 from kancourse.moe_tools import mixtures, routes, without_best, without_experts
+from kancourse.zoo import PRESETS, build
 
 GATES = {"softmax": softmax_gate, "mixtral": mixtral_gate, "sigmoid": sigmoid_gate}
 
@@ -492,3 +501,109 @@ def test_run_experts_stands_alone():
     weight = F.softmax(torch.tensor([2.0, 0.0]), 0)[0]
     expected = torch.stack([x[0], x[1].relu(), x[2], x[3]]) * weight
     torch.testing.assert_close(y, expected)
+
+
+# ---------------------------------------------------------------- by name, in training, in a checkpoint
+
+
+def test_the_zoo_makes_mixtures_of_any_ffn_by_name():
+    options = {"expert": "kan", "expert_options": {"grid_size": 3}, "expert_dim": 5, "n_expert": 4, "gate": "softmax"}
+    model = build("moe-nano", vocab_size=11, n_layer=1, ffn_options=options, seed=0)
+    layer = mixtures(model)[0]
+    assert (layer.gate, layer.n_expert, layer.experts[0].c_fc.grid_size) == (softmax_gate, 4, 3)
+    assert layer.experts[0].c_fc.out_features == 5
+    for change, message in (
+        ({"expert": "moe"}, "unknown expert 'moe' of a mixture; known: mlp, swiglu, kan"),
+        ({"gate": "hard"}, "unknown gate 'hard' of a mixture; known: sigmoid, softmax, mixtral"),
+        ({"n_expert": 2}, "top_k must lie between 1 and n_expert 2, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build("moe-nano", ffn_options=PRESETS["moe-nano"].ffn_options | change)
+
+
+def test_presets_do_a_dense_models_work_with_four_times_its_feed_forwards():
+    sizes = {"vocab_size": 30, "block_size": 16, "seed": 0}
+    dense, mixture = build("llama-nano", **sizes), build("moe-nano", **sizes)
+    router = 2 * 48 * 15 * 3 * 16  # FLOPs
+    assert count_flops(mixture, 1, 16) - router == pytest.approx(count_flops(dense, 1, 16), rel=1e-3)
+    body = [sum(p.numel() for block in m.blocks for p in block.ffn.parameters()) for m in (dense, mixture)]
+    assert body[1] == pytest.approx(4 * body[0], rel=0.05)
+
+
+def mixture_model(**overrides) -> GPT:
+    sizes = {"vocab_size": 257, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16, "seed": 0}
+    options = {"n_expert": 5, "top_k": 2, "n_shared": 1, "balance_weight": 0.01, "z_weight": 0.001}
+    return build("moe-nano", **(sizes | {"ffn_options": options} | overrides))
+
+
+def test_a_run_that_died_resumes_to_the_same_bits_with_its_bias(tmp_path):
+    class Died(Exception):
+        pass
+
+    def die(row):
+        if row["step"] == 8:  # the checkpoint of step 7 exists
+            raise Died
+
+    settings = FAST | {"checkpoint_minutes": 0.0}
+    whole = mixture_model(dropout=0.1)
+    train(whole, corpus(), TrainConfig(**settings))
+    folder = str(tmp_path)
+    with pytest.raises(Died):
+        train(mixture_model(dropout=0.1), corpus(), TrainConfig(**settings, out_dir=folder), on_step=die)
+    resumed = mixture_model(dropout=0.1, seed=7)
+    train(resumed, corpus(), TrainConfig(**settings, out_dir=folder))
+    assert mixtures(whole)[0].router.bias.abs().max() > 0
+    assert same_weights(whole, resumed)
+    assert same_weights(load_checkpoint(tmp_path / LATEST).model, whole)
+
+
+def test_training_moves_the_bias_and_validation_does_not():
+    model, seen = mixture_model(), []
+    train(model, corpus(), TrainConfig(**FAST), on_step=lambda row: seen.append(mixtures(model)[0].load.sum().item()))
+    assert seen == [8 * 16 * 2] * FAST["steps"]  # batch · T · k, whether there was a validation or not
+    assert not model.training
+    before = mixtures(model)[0].router.bias.clone()
+    evaluate(model, corpus().val, batch_size=8)
+    mixtures(model)[0].after_step()
+    assert torch.equal(mixtures(model)[0].router.bias, before)
+
+
+def test_micro_batches_give_the_bias_of_the_big_batch():
+    ends = []
+    for micro in (None, 3):
+        options = {"n_expert": 5, "top_k": 2, "n_shared": 1}
+        model = mixture_model(ffn_options=options).double()
+        train(model, corpus(), TrainConfig(**FAST, micro_batch=micro))
+        ends.append(mixtures(model)[1].router.bias)
+    torch.testing.assert_close(*ends)
+
+
+WORKER = """
+    import json, torch, torch.distributed as dist
+    from kancourse.moe import MoE
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    layer = MoE(6, n_expert=4)
+    wrapped = torch.nn.parallel.DistributedDataParallel(layer)
+    torch.manual_seed(1)
+    x = torch.randn(2, 40, 6) + torch.tensor([[[0.0]], [[2.0]]])  # the two processes see different texts
+    for _ in range(3):
+        wrapped(x[dist.get_rank()]).square().sum().backward()
+        layer.after_step()
+    print(json.dumps([layer.load.tolist(), layer.router.bias.tolist()]), flush=True)
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_several_processes_keep_one_bias(tmp_path):
+    (tmp_path / "worker.py").write_text(textwrap.dedent(WORKER))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*command, str(tmp_path / "worker.py")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(told) == 2
+    assert told[0] == told[1]
+    load, bias = json.loads(told[0])
+    assert sum(load) == 2 * 40 * 2
+    assert max(bias) > 0
