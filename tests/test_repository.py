@@ -103,8 +103,11 @@ def test_imports_point_one_way(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if layer(name) == "idea"])
 def test_an_idea_needs_only_torch(module: str) -> None:
-    outside = {name.split(".")[0] for name, _ in imports(TREES[module], module)} - sys.stdlib_module_names
-    assert outside <= {"torch", "kancourse"}
+    """At import time; inside functions also what an extra brings, so that a part can be faster with it."""
+    trees = {TREES[module]: {"torch", "kancourse", "numba"}, top_level(TREES[module]): {"torch", "kancourse"}}
+    for tree, allowed in trees.items():
+        outside = {name.split(".")[0] for name, _ in imports(tree, module)} - sys.stdlib_module_names
+        assert outside <= allowed
 
 
 def test_imports_have_no_cycle() -> None:
@@ -125,7 +128,7 @@ def test_what_is_imported_is_declared(module: str) -> None:
         declared = distributions(requirements)
         return {name for name in names if not declared & {canonicalize_name(d) for d in INSTALLED.get(name, [])}}
 
-    assert not undeclared(TREES[module], PROJECT["dependencies"] + EXTRAS["notebooks"])
+    assert not undeclared(TREES[module], PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["fast"])
     if layer(module) != "lesson":
         assert not undeclared(top_level(TREES[module]), PROJECT["dependencies"])
 

@@ -1,0 +1,150 @@
+"""Loops over packed ternary weights, in plain Python that Numba compiles: one token through a whole part of a model.
+
+Notable points:
+- The functions here are Python: they run (slowly) without Numba, on NumPy arrays, and so can be read and tested.
+  `compiled` makes machine code of them, which is kept beside this file for the next process.
+- `bit_linear` does every operation of `BitLinear` in the same order, rounded to float32 each: the same bits. That is
+  why constants come in as float32 numbers (Python's own would make the arithmetic double), and why no loop may add
+  floats in another order, except where it says so (`dot`).
+- Integer sums are kept in sixteen bits for 31 rows of bytes at a time: |Σ| ≤ 31·4·127·2 = 31,496 < 2¹⁵.
+- Weights are stored as code + 1, so that no sign needs care; what that adds is the sum of the inputs, taken off once.
+
+Shapes: I inputs, O outputs, R = I/4 rounded up, C channels, H heads, D head dim, S tokens seen. One token at a time.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+ROWS = 31  # of bytes, before sixteen bits could overflow
+
+
+class Weights(NamedTuple):
+    """A packed layer as the loops take it: arrays that share its memory, and numbers in float32."""
+
+    packed: Any  # (R, O) uint8
+    norm_weight: Any  # (I,) float32
+    scale: Any  # (1,) float32
+    per_feature: Any  # 1/I
+    eps: Any
+    one: Any
+    largest_code: Any  # 127
+    per_code: Any  # 1/127
+    least: Any  # 1e-5
+
+
+class Work(NamedTuple):
+    """Scratch space, as large as the largest layer needs."""
+
+    floats: Any  # (I,) float32
+    others: Any  # (I,) float32
+    codes: Any  # (4R,) int16
+    partial: Any  # (O,) int16
+    sums: Any  # (O,) int32
+    wide: Any  # (O,) float32
+    hidden: Any  # (O,) float32
+
+
+def ordered_sum(x, count):
+    """The sum of x[:count] in the order of `bitnet.ordered_sum_`; x is used up."""
+    while count > 1:
+        half = (count + 1) // 2
+        for i in range(count - half):
+            x[i] += x[half + i]
+        count = half
+    return x[0]
+
+
+def largest(x, count):
+    """The largest of x[:count], NaN if there is one; x is used up."""
+    while count > 1:
+        half = (count + 1) // 2
+        for i in range(count - half):
+            a, b = x[i], x[half + i]
+            x[i] = a if a > b or a != a else b
+        count = half
+    return x[0]
+
+
+def input_codes(x, weights, floats, others, codes):
+    """`bitnet.bit_input_codes` of one token: fills codes (4R,), with zeros at the end, and returns their scale."""
+    count = len(x)
+    for i in range(count):
+        floats[i] = x[i] * x[i]
+    r = weights.one / math.sqrt(ordered_sum(floats, count) * weights.per_feature + weights.eps)
+    for i in range(count):
+        floats[i] = x[i] * r * weights.norm_weight[i]
+        others[i] = abs(floats[i])
+    top = largest(others, count)
+    if top < weights.least:
+        top = weights.least
+    factor = weights.one / top * weights.largest_code
+    for i in range(count):
+        codes[i] = round(floats[i] * factor)
+    for i in range(count, 4 * len(weights.packed)):
+        codes[i] = 0
+    return top * weights.per_code
+
+
+def ternary_product(packed, codes, partial, sums):
+    """sums (O,) = Σ_i codes[i] · weight[o, i], exactly."""
+    total = 0
+    for code in codes[: 4 * len(packed)]:
+        total += code
+    outputs = packed.shape[1]
+    for o in range(outputs):
+        sums[o] = -total
+    for start in range(0, len(packed), 31):
+        for o in range(outputs):
+            partial[o] = 0
+        for r in range(start, min(start + 31, len(packed))):
+            a, b, c, d = codes[4 * r], codes[4 * r + 1], codes[4 * r + 2], codes[4 * r + 3]
+            row = packed[r]
+            for o in range(outputs):
+                byte = row[o]
+                partial[o] += a * (byte & 3) + b * (byte >> 2 & 3) + c * (byte >> 4 & 3) + d * (byte >> 6)
+        for o in range(outputs):
+            sums[o] += partial[o]
+
+
+def bit_linear(x, weights, work, out):
+    """out (O,) = `BitLinear` of x (I,), to the last bit."""
+    scale = input_codes(x, weights, work.floats, work.others, work.codes) * weights.scale[0]
+    ternary_product(weights.packed, work.codes, work.partial, work.sums)
+    for o in range(weights.packed.shape[1]):
+        out[o] = work.sums[o]
+        out[o] *= scale
+
+
+def bit_linear_rows(x, weights, work, out):
+    """out (N, O) = `BitLinear` of x (N, I), one token after the other."""
+    for n in range(len(x)):
+        bit_linear(x[n], weights, work, out[n])
+
+
+PARTS = (ordered_sum, largest, input_codes, ternary_product, bit_linear)  # what other loops call
+
+
+@functools.cache
+def compiled(loop: Callable) -> Callable:
+    """A loop of this file as machine code; the first call of a new kind of argument compiles, or finds it compiled."""
+    import numba
+
+    _make_callable()
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(loop)
+
+
+@functools.cache
+def _make_callable() -> None:
+    from numba.extending import register_jitable
+
+    for part in PARTS:
+        register_jitable(error_model="numpy")(part)
+
+
+def float32_numbers(*values: float) -> tuple[Any, ...]:
+    """Python numbers as NumPy's float32 scalars."""
+    return tuple(torch.tensor(values, dtype=torch.float32).numpy())
