@@ -8,7 +8,8 @@ from typing import Any
 
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
+from kancourse.lab.recall import recall
 
 Probe = Callable[[GPT, Corpus, int], dict[str, Any]]  # (model in eval mode, corpus, seed) -> what JSON can hold
 
-PROBES: dict[str, Probe] = {}
+PROBES: dict[str, Probe] = {"recall": recall}
