@@ -26,9 +26,10 @@ from kancourse.kan import (
     suggest_formulas,
     use_kernel,
 )
+from kancourse.lab.bench_kan import UsualKANLinear
 from kancourse.lab.meters import count_flops, saved_tensor_bytes
 from kancourse.lab.optim import decay_groups
-from kancourse.splines import bspline_basis, naive_bspline_basis
+from kancourse.splines import bspline_basis
 
 NAIVE = {KANLinear: naive_kan_linear, SharedKANLinear: naive_shared_kan_linear}
 LAYERS = pytest.mark.parametrize("kind", [KANLinear, SharedKANLinear])
@@ -191,20 +192,6 @@ def test_one_graph_under_torch_compile(kind):
 
 
 # ---------------------------------------------------------------- what it costs
-
-
-class UsualKANLinear(nn.Module):
-    """The usual kind: autograd through Cox–de Boor, zero outside the extended grid, nothing else."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.knots = torch.arange(-3, 9) * 1.2 - 3
-        self.base_weight = nn.Parameter(torch.zeros(out_features, in_features))
-        self.spline_weight = nn.Parameter(torch.zeros(out_features, in_features, 8))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        basis = naive_bspline_basis(x, self.knots, 3)  # (N, I, 8)
-        return F.linear(F.silu(x), self.base_weight) + F.linear(basis.flatten(1), self.spline_weight.flatten(1))
 
 
 @pytest.mark.parametrize(("in_features", "out_features"), [(128, 512), (512, 128), (384, 1536)])

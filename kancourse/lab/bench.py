@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from kancourse.gpt import naive_attention
+from kancourse.lab.bench_kan import bench_kan
 from kancourse.lab.meters import saved_tensor_bytes
 from kancourse.lab.sample import generate_ids
 from kancourse.zoo import build
@@ -60,7 +61,7 @@ def bench_gpt() -> Iterator[str]:
     yield f"loss, vocabulary 50,257, 2,048 tokens: in chunks it keeps 1/{whole / chunked:.0f} of the bytes"
 
 
-BENCHES: dict[str, Callable[[], Iterator[str]]] = {"gpt": bench_gpt}
+BENCHES: dict[str, Callable[[], Iterator[str]]] = {"gpt": bench_gpt, "kan": bench_kan}
 
 
 def bench(names: list[str]) -> Iterator[str]:
