@@ -35,11 +35,12 @@ def rope(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
         base: the longest wavelength is about 2π·base positions.
 
     Returns:
-        The turned x, same shape and dtype; the angles are computed in float32 whatever the dtype of x.
+        The turned x, same shape and dtype; the angles are computed in float32, for a float64 x in float64.
     """
     half = x.size(-1) // 2
-    frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # (D/2,)
-    angle = positions.to(torch.float32)[:, None] * frequency  # (T, D/2)
+    precise = torch.promote_types(x.dtype, torch.float32)
+    frequency = base ** (-torch.arange(half, device=x.device, dtype=precise) / half)  # (D/2,)
+    angle = positions.to(precise)[:, None] * frequency  # (T, D/2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)  # (B, H, T, D)

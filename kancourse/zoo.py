@@ -18,7 +18,7 @@ from torch import nn
 
 from kancourse.attention import CausalSelfAttention
 from kancourse.bitnet import BinaryLinear, BitLinear
-from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, SwiGLU
+from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, NormFactory, SwiGLU
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
 from kancourse.moe import MoE, mixtral_gate, moe_feed_forward, sigmoid_gate, softmax_gate
 from kancourse.retention import MultiScaleRetention
@@ -33,7 +33,11 @@ LINEARS = {
     "shared_kan": SharedKANLinear,
 }
 GATES = {"sigmoid": sigmoid_gate, "softmax": softmax_gate, "mixtral": mixtral_gate}
-NORMS = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5), "none": lambda n_embd: nn.Identity()}
+NORMS = {
+    "layer": partial(nn.LayerNorm, eps=1e-5),
+    "rms": partial(nn.RMSNorm, eps=1e-5),
+    "none": lambda n_embd: nn.Identity(),
+}
 SEATS = {"mixer": MIXERS, "ffn": FFNS, "linear": LINEARS, "norm": NORMS, "block_norm": NORMS, "head": LINEARS}
 
 
@@ -71,6 +75,7 @@ class ModelConfig(GPTConfig):
     ffn_options: dict[str, Any] = field(default_factory=dict)
     linear_options: dict[str, Any] = field(default_factory=dict)
     head_options: dict[str, Any] = field(default_factory=dict)
+    norm_options: dict[str, Any] = field(default_factory=dict)  # of every norm, e.g. eps, which changes with the width
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +83,7 @@ class ModelConfig(GPTConfig):
             name = getattr(self, seat)
             if name not in table and not (seat == "block_norm" and name is None):
                 raise ValueError(f"unknown {seat} {name!r}; known: {', '.join(table)}")
-        for seat in ("mixer", "ffn", "linear", "head"):
+        for seat in ("mixer", "ffn", "linear", "head", "norm"):
             _check_options(seat, getattr(self, seat), getattr(self, f"{seat}_options"))
         if self.tie_head and self.head != "dense":
             raise ValueError(f"head {self.head!r} cannot be tied to the embedding: set tie_head to False")
@@ -107,6 +112,10 @@ def _check_options(seat: str, name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in known:
             raise ValueError(f"{seat} {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}")
+
+
+def _norm_factory(name: str, config: ModelConfig) -> NormFactory:
+    return NORMS[name] if name == "none" else partial(NORMS[name], **config.norm_options)
 
 
 def check_fields(cls: type, data: dict[str, Any]) -> None:
@@ -189,7 +198,7 @@ def build(config_or_name: ModelConfig | str, *, seed: int | None = None, **overr
             mixer=partial(MIXERS[config.mixer], **config.mixer_options),
             ffn=partial(FFNS[config.ffn], **config.ffn_options),
             linear=partial(LINEARS[config.linear], **config.linear_options),
-            norm=NORMS[config.norm],
-            block_norm=NORMS[config.block_norm or config.norm],
+            norm=_norm_factory(config.norm, config),
+            block_norm=_norm_factory(config.block_norm or config.norm, config),
             head=partial(LINEARS[config.head], **config.head_options),
         )
