@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from kancourse.attention import CausalSelfAttention
+from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BinaryLinear, BitLinear
 from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, NormFactory, SwiGLU
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
@@ -30,6 +31,7 @@ LINEARS = {
     "kan": KANLinear,
     "bit": BitLinear,
     "binary": BinaryLinear,
+    "packed": PackedBitLinear,
     "shared_kan": SharedKANLinear,
 }
 GATES = {"sigmoid": sigmoid_gate, "softmax": softmax_gate, "mixtral": mixtral_gate}
