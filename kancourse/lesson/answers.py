@@ -4,7 +4,7 @@ Answers that are ideas live with their idea, for example `kancourse.attention.na
 
 Shapes: B batch, H heads, S tokens seen so far, D head dim, T time, V vocabulary; for splines G grid intervals, K order,
 N points, Z knots, `...` any leading axes; for KAN layers
-I in_features, O out_features, M = G+K basis functions, F functions of one input.
+I in_features, O out_features, M = G+K basis functions, F functions of one input; for ternary layers N tokens.
 """
 
 import math
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kancourse.bit_codes import absmax_quantize, ternary_quantize
 from kancourse.splines import evaluate_spline
 
 
@@ -123,3 +124,31 @@ def weight_std(scale: float, in_features: int, features: Tensor) -> float:
         features: (N, F), the functions of one input at N typical points; each gets a weight of mean 0.
     """
     return scale / math.sqrt(in_features * float(features.square().sum(-1).mean()))
+
+
+def straight_through(grad: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of y = x @ rounded(w).T for x and for w, where rounding counts as the identity.
+
+    Args:
+        grad: of the loss by y, (N, O).
+        x: (N, I).
+        w: (O, I), before it is rounded to ternary values.
+
+    Returns:
+        gradients (N, I) and (O, I): that of x meets the rounded matrix, that of w does not notice the rounding.
+    """
+    codes, scale = ternary_quantize(w)
+    return grad @ (codes * scale), grad.T @ x
+
+
+def pack_trits(codes: Tensor) -> Tensor:
+    """Five codes of −1, 0, 1 as one number in base three below 243: (..., 5) → (...), the first the lowest digit."""
+    return ((codes + 1) * 3 ** torch.arange(5)).sum(-1)
+
+
+def repaired_bit_linear(x: Tensor, w: Tensor) -> Tensor:
+    """A ternary layer without gains: x (N, I), w (O, I) → (N, O)."""
+    z = x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt()  # the norm, token by token
+    codes, scale = absmax_quantize(z)  # a scale for each token
+    w_codes, w_scale = ternary_quantize(w)  # with zeros, and a scale to multiply by
+    return (codes.float() @ w_codes.float().T) * scale * w_scale
