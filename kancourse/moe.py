@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kancourse.gpt import GPTConfig, LinearFactory, PartFactory, SwiGLU
@@ -55,20 +56,6 @@ __all__ = [
 ExpertFactory = Callable[[int], nn.Module]  # (n_embd) -> module on (..., C)
 
 
-class _Permute(torch.autograd.Function):
-    """Rows in another order. The gradient goes back by the inverse order: a copy, where indexing would add up."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(order, inverse)
-        return x.index_select(0, order)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        order, inverse = ctx.saved_tensors
-        return _Permute.apply(grad, inverse, order), None, None
-
-
 def run_experts(
     x: Tensor, routing: Routing, experts: nn.ModuleList, counts: list[int], *, idle_too: bool = False
 ) -> Tensor:
@@ -84,12 +71,12 @@ def run_experts(
     """
     n, k = routing.chosen.shape
     order = routing.chosen.flatten().argsort(stable=True)  # (N·k,) by expert, and within an expert by token
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(n * k, device=x.device))
-    rows = _Permute.apply(x.repeat_interleave(k, dim=0), order, back)  # (N·k, C)
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(n * k, device=x.device))  # where each one went
+    rows = F.embedding(order // k, x)  # (N·k, C): x[order // k] with a gradient that is fast to add up
     pieces = zip(experts, rows.split(counts), strict=True)
-    sent = torch.cat([expert(piece) for expert, piece in pieces if len(piece) or idle_too or not n])
-    sent = _Permute.apply(sent, back, order).view(n, k, x.size(1))  # (N, k, C)
-    return (sent * routing.weights[..., None]).sum(1).to(sent.dtype)
+    sent = torch.cat([expert(piece) for expert, piece in pieces if len(piece) or idle_too or not n])  # (N·k, C)
+    # The weighted sum of each token's k rows, without laying them side by side first.
+    return F.embedding_bag(back.view(n, k), sent, per_sample_weights=routing.weights.to(sent.dtype), mode="sum")
 
 
 def swiglu_expert(n_embd: int) -> nn.Module:

@@ -96,11 +96,6 @@ def test_any_leading_axes():
     torch.testing.assert_close(layer(x)[1, 2], layer(x[1, 2]))
 
 
-def test_gradients_of_gradients_go_through_the_dispatch():
-    layer, x = make(n_expert=3), randn(5, 6).requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda z: layer(z), x, atol=1e-4)
-
-
 @pytest.mark.parametrize("gate", [softmax_gate, mixtral_gate])
 def test_all_experts_chosen_is_the_dense_mixture(gate):
     layer, x = make(n_expert=5, top_k=5, n_shared=0, gate=gate), randn(9, 6)
@@ -264,7 +259,9 @@ def test_the_router_computes_in_float32_under_autocast():
         y = layer(x)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, layer.router(x))
+    y.float().square().sum().backward()
     torch.testing.assert_close(y.float(), layer(x), atol=0.05, rtol=0.1)
+    assert all(p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in layer.parameters())
 
 
 def test_a_model_in_half_precision_keeps_its_router_in_float32():
