@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from kancourse.gpt import naive_attention
 from kancourse.lab.bench_kan import bench_kan
 from kancourse.lab.bench_moe import bench_moe
+from kancourse.lab.bench_retention import bench_retention
 from kancourse.lab.meters import saved_tensor_bytes
 from kancourse.lab.sample import generate_ids
 from kancourse.zoo import build
@@ -62,7 +63,12 @@ def bench_gpt() -> Iterator[str]:
     yield f"loss, vocabulary 50,257, 2,048 tokens: in chunks it keeps 1/{whole / chunked:.0f} of the bytes"
 
 
-BENCHES: dict[str, Callable[[], Iterator[str]]] = {"gpt": bench_gpt, "kan": bench_kan, "moe": bench_moe}
+BENCHES: dict[str, Callable[[], Iterator[str]]] = {
+    "gpt": bench_gpt,
+    "kan": bench_kan,
+    "moe": bench_moe,
+    "retention": bench_retention,
+}
 
 
 def bench(names: list[str]) -> Iterator[str]:
