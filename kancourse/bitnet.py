@@ -112,8 +112,11 @@ class BitLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw afresh: latent weights from N(0, 0.02²), as GPT-2's matrices; gains 1."""
-        nn.init.normal_(self.weight, std=0.02)
+        """Draw afresh: latent weights from N(0, 1/I), gains 1. An input then comes out with a variance of about 0.44.
+
+        That is P(|w| > E|w|/2) · E|w|² · I, the share that is not zero times the scale squared, for each of I inputs.
+        """
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
         nn.init.ones_(self.norm_weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -299,6 +299,15 @@ def test_a_third_of_a_gaussian_matrix_is_zeros():
         zero_fraction(nn.Linear(2, 2))
 
 
+def test_new_layers_answer_with_the_variance_that_is_said():
+    for size in (16, 400):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layer = BitLinear(size, 500)
+        variance = layer(randn(200, size)).var().item()
+        assert abs(variance - 0.69 * 2 / math.pi) < 0.05
+
+
 def test_scaling_the_output_moves_the_scale_and_no_code():
     layer, x = make(BitLinear, 12, 7), randn(5, 12)
     before, codes = layer(x), layer.weight_codes()[0]
