@@ -36,6 +36,17 @@ class Weights(NamedTuple):
     least: Any  # 1e-5
 
 
+class How(NamedTuple):
+    """The settings of a mixer: switches, and numbers in float32."""
+
+    rotary: bool
+    gate: bool
+    norm: bool
+    key_scale: Any  # D^-½
+    per_channel: Any  # 1/D
+    eps: Any  # of the norm per head
+
+
 class Work(NamedTuple):
     """Scratch space, as large as the largest layer needs."""
 
@@ -125,7 +136,105 @@ def bit_linear_rows(x, weights, work, out):
         bit_linear(x[n], weights, work, out[n])
 
 
-PARTS = (ordered_sum, largest, input_codes, ternary_product, bit_linear)  # what other loops call
+def dot(a, b):
+    """Σ a·b, summed in whatever order is fastest."""
+    total = a[0] * b[0]
+    for i in range(1, len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+def rotate(x, cos, sin):
+    """`attention.rope` of all heads (H·D,) at one position, in place; cos and sin (D/2,)."""
+    half = len(cos)
+    for start in range(0, len(x), 2 * half):
+        for i in range(half):
+            first, second = x[start + i], x[start + half + i]
+            x[start + i] = first * cos[i] - second * sin[i]
+            x[start + half + i] = second * cos[i] + first * sin[i]
+
+
+def retention(x, into, out_of, turn, loss, memory, written, how, work, y):
+    """y (C,) = one step of `MultiScaleRetention`: x (C,), memory (H, D, D) → written (H, D, D); loss (H,) is γ - 1."""
+    width, head_dim = len(x), memory.shape[1]
+    bit_linear(x, into, work, work.wide)  # q, k, v and, if there is one, the gate: (H, D) each
+    if how.rotary:
+        rotate(work.wide[: 2 * width], turn[0], turn[1])
+    for h in range(len(memory)):
+        start = h * head_dim
+        v, o = work.wide[2 * width + start : 2 * width + start + head_dim], work.hidden[start : start + head_dim]
+        for j in range(head_dim):
+            o[j] = 0
+        for i in range(head_dim):
+            query, key = work.wide[start + i], work.wide[width + start + i] * how.key_scale
+            before, after = memory[h, i], written[h, i]
+            for j in range(head_dim):
+                after[j] = key * v[j] + before[j] + before[j] * loss[h]
+                o[j] += query * after[j]
+        if how.norm:
+            r = into.one / math.sqrt(dot(o, o) * how.per_channel + how.eps)
+            for j in range(head_dim):
+                o[j] *= r
+    if how.gate:
+        gate_by_silu(work.hidden, work.wide[3 * width : 4 * width], into.one)
+    bit_linear(work.hidden[:width], out_of, work, y)
+
+
+def attention(x, into, out_of, turn, keys, values, seen, scores, how, work, y):
+    """y (C,) = one step of `CausalSelfAttention`; keys and values (H, block_size, D) get their row number `seen`."""
+    width, head_dim = len(x), keys.shape[2]
+    bit_linear(x, into, work, work.wide)  # q, k, v: (H, D) each
+    if how.rotary:
+        rotate(work.wide[: 2 * width], turn[0], turn[1])
+    for h in range(len(keys)):
+        start = h * head_dim
+        q, o = work.wide[start : start + head_dim], work.hidden[start : start + head_dim]
+        for j in range(head_dim):
+            keys[h, seen, j] = work.wide[width + start + j]
+            values[h, seen, j] = work.wide[2 * width + start + j]
+            o[j] = 0
+        for t in range(seen + 1):
+            scores[t] = dot(q, keys[h, t]) * how.key_scale
+        top = scores[0]
+        for t in range(1, seen + 1):
+            top = max(top, scores[t])
+        total = how.eps - how.eps
+        for t in range(seen + 1):
+            weight = math.exp(scores[t] - top)
+            total += weight
+            for j in range(head_dim):
+                o[j] += weight * values[h, t, j]
+        for j in range(head_dim):
+            o[j] /= total
+    bit_linear(work.hidden[:width], out_of, work, y)
+
+
+def gate_by_silu(x, gate, one):
+    """x ← silu(gate) · x, for as many as gate has."""
+    for i in range(len(gate)):
+        x[i] *= gate[i] / (one + math.exp(-gate[i]))
+
+
+def swiglu(x, gate, into, out_of, work, y):
+    """y (C,) = `SwiGLU` of x (C,)."""
+    bit_linear(x, gate, work, work.wide)
+    bit_linear(x, into, work, work.hidden)
+    width = gate.packed.shape[1]
+    gate_by_silu(work.hidden, work.wide[:width], gate.one)
+    bit_linear(work.hidden[:width], out_of, work, y)
+
+
+def mlp(x, into, out_of, work, y):
+    """y (C,) = `MLP` of x (C,)."""
+    bit_linear(x, into, work, work.hidden)
+    width = into.packed.shape[1]
+    for i in range(width):
+        z = work.hidden[i]
+        work.hidden[i] = 0.5 * z * (1 + math.tanh(0.7978845608028654 * (z + 0.044715 * z * z * z)))
+    bit_linear(work.hidden[:width], out_of, work, y)
+
+
+PARTS = (ordered_sum, largest, input_codes, ternary_product, bit_linear, rotate, gate_by_silu)  # called by other loops
 
 
 @functools.cache
@@ -143,6 +252,7 @@ def _make_callable() -> None:
 
     for part in PARTS:
         register_jitable(error_model="numpy")(part)
+    register_jitable(fastmath={"reassoc", "nsz"})(dot)
 
 
 def float32_numbers(*values: float) -> tuple[Any, ...]:

@@ -58,7 +58,7 @@ def pack_ternary(codes: Tensor, *, bits: float = 2) -> Tensor:
         raise ValueError(f"codes must be a matrix (O, I), got shape {tuple(codes.shape)}")
     if not ((codes == -1) | (codes == 0) | (codes == 1)).all():
         raise ValueError("codes must be -1, 0 or 1; ternary_quantize makes such codes of real weights")
-    digits = F.pad((codes.T + 1).to(torch.uint8), (0, 0, 0, -codes.size(1) % count), value=1)
+    digits = F.pad((codes.T.contiguous() + 1).to(torch.uint8), (0, 0, 0, -codes.size(1) % count), value=1)
     return sum(digits[position::count] * base**position for position in range(count))
 
 

@@ -1,0 +1,159 @@
+"""The loops of `bit_kernel`, bound to the parts of a packed model: one mixer or feed-forward, one token, one call.
+
+A loop takes and gives what the part's own `step` or `forward` does, for one token of one text. Where a state is not
+what the loop was made for, the part itself is asked, which says what is wrong.
+
+Shapes: C channels, H heads, D head dim; x and y are (1, 1, C).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kancourse import bit_kernel as loops
+from kancourse.attention import CausalSelfAttention, KVCache
+from kancourse.bit_kernel import How, compiled, float32_numbers
+from kancourse.bit_pack import PackedBitLinear, scratch
+from kancourse.gpt import MLP, SwiGLU
+from kancourse.moe import MoE
+from kancourse.retention import EPS, FixedDecay, MultiScaleRetention, RetentionState
+
+Turn = tuple[Any, Any]  # cosines and sines of one position, (D/2,) each
+MixerLoop = Callable[[Tensor, Any, Turn], tuple[Tensor, Any]]  # (x, state, turn) -> (y, state)
+FeedForwardLoop = Callable[[Tensor], Tensor]  # x -> y
+
+
+def mixer_loop(mixer: nn.Module) -> MixerLoop | None:
+    """A mixer's `step` as a loop, or None where there is none for its kind or its matrices are not packed."""
+    make = MIXERS.get(type(mixer))
+    return make(mixer) if make else None
+
+
+def feed_forward_loop(ffn: nn.Module) -> FeedForwardLoop | None:
+    """A feed-forward as a loop, or None where there is none for its kind or its matrices are not packed."""
+    make = FEED_FORWARDS.get(type(ffn))
+    return make(ffn) if make else None
+
+
+def _packed(*layers: nn.Module) -> bool:
+    return all(isinstance(layer, PackedBitLinear) for layer in layers)
+
+
+def _size(*layers: PackedBitLinear) -> int:
+    """How large a scratch these layers need."""
+    return max(max(layer.in_features + 3, layer.out_features) for layer in layers)
+
+
+def _how(mixer: nn.Module, head_dim: int, *, gate: bool = False, norm: bool = False) -> How:
+    return How(mixer.rotary, gate, norm, *float32_numbers(head_dim**-0.5, 1 / head_dim, EPS))
+
+
+def _retention(mixer: MultiScaleRetention) -> MixerLoop | None:
+    into, out_of, shape = mixer.c_qkvg, mixer.c_proj, (1, mixer.n_head, mixer.head_dim, mixer.head_dim)
+    if not _packed(into, out_of):
+        return None
+    how, size = _how(mixer, mixer.head_dim, gate=mixer.gate, norm=mixer.norm), _size(into, out_of)
+    always = mixer.decay.log_decay.expm1() if isinstance(mixer.decay, FixedDecay) else None
+
+    def step(x: Tensor, state: Any, turn: Turn) -> tuple[Tensor, Any]:
+        if not isinstance(state, RetentionState) or state.memory.shape != shape or state.memory.dtype != x.dtype:
+            return mixer.step(x, state)  # which says what is wrong
+        loss = always if always is not None else mixer.decay(x).flatten().expm1()  # (H,)
+        memory, y = state.memory.contiguous(), torch.empty_like(x)
+        written = torch.empty_like(memory)
+        compiled(loops.retention)(
+            x.view(-1).numpy(),
+            into.weights(),
+            out_of.weights(),
+            turn,
+            loss.numpy(),
+            memory[0].numpy(),
+            written[0].numpy(),
+            how,
+            scratch(size),
+            y.view(-1).numpy(),
+        )
+        return y, RetentionState(written, state.length + 1)
+
+    return step
+
+
+def _attention(mixer: CausalSelfAttention) -> MixerLoop | None:
+    into, out_of = mixer.c_attn, mixer.c_proj
+    if not _packed(into, out_of):
+        return None
+    head_dim = out_of.in_features // mixer.n_head
+    how, size, shape = _how(mixer, head_dim), _size(into, out_of), (1, mixer.n_head, mixer.block_size, head_dim)
+
+    def step(x: Tensor, state: Any, turn: Turn) -> tuple[Tensor, Any]:
+        if state.k.shape != shape or state.k.dtype != x.dtype or state.length >= mixer.block_size:
+            return mixer.step(x, state)  # which says what is wrong
+        y, scores = torch.empty_like(x), x.new_empty(state.length + 1)
+        compiled(loops.attention)(
+            x.view(-1).numpy(),
+            into.weights(),
+            out_of.weights(),
+            turn,
+            state.k[0].numpy(),
+            state.v[0].numpy(),
+            state.length,
+            scores.numpy(),
+            how,
+            scratch(size),
+            y.view(-1).numpy(),
+        )
+        return y, KVCache(state.k, state.v, state.length + 1)
+
+    return step
+
+
+def _swiglu(ffn: SwiGLU) -> FeedForwardLoop | None:
+    gate, into, out_of = ffn.c_gate, ffn.c_fc, ffn.c_proj
+    if not _packed(gate, into, out_of):
+        return None
+    size = _size(gate, into, out_of)
+
+    def run(x: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        weights = gate.weights(), into.weights(), out_of.weights()
+        compiled(loops.swiglu)(x.view(-1).numpy(), *weights, scratch(size), y.view(-1).numpy())
+        return y
+
+    return run
+
+
+def _mlp(ffn: MLP) -> FeedForwardLoop | None:
+    into, out_of = ffn.c_fc, ffn.c_proj
+    if not _packed(into, out_of):
+        return None
+    size = _size(into, out_of)
+
+    def run(x: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        compiled(loops.mlp)(x.view(-1).numpy(), into.weights(), out_of.weights(), scratch(size), y.view(-1).numpy())
+        return y
+
+    return run
+
+
+def _moe(ffn: MoE) -> FeedForwardLoop | None:
+    experts, shared = ([feed_forward_loop(expert) for expert in group] for group in (ffn.experts, ffn.shared))
+    if not all(experts + shared):
+        return None
+
+    def run(x: Tensor) -> Tensor:
+        routing = ffn.gate(ffn.router(x[0]), ffn.router.bias, ffn.top_k)
+        y = torch.zeros_like(x)
+        for weight, number in zip(routing.weights[0].tolist(), routing.chosen[0].tolist(), strict=True):
+            y.add_(experts[number](x), alpha=weight)
+        for expert in shared:
+            y += expert(x)
+        return y
+
+    return run
+
+
+MIXERS = {MultiScaleRetention: _retention, CausalSelfAttention: _attention}
+FEED_FORWARDS = {SwiGLU: _swiglu, MLP: _mlp, MoE: _moe}
