@@ -1,6 +1,7 @@
 """KAN layers against their formula, and the promises around them. Run: pytest tests/test_kan.py"""
 
 import copy
+import itertools
 import math
 from unittest import mock
 
@@ -28,6 +29,7 @@ from kancourse.kan import (
 )
 from kancourse.lab.bench_kan import UsualKANLinear
 from kancourse.lab.meters import count_flops, saved_tensor_bytes
+from kancourse.lab.microworld import stream
 from kancourse.lab.optim import decay_groups
 from kancourse.splines import bspline_basis
 
@@ -609,3 +611,48 @@ def test_each_mistake_gets_one_clear_sentence(call, message):
 def test_another_dtype_is_refused():
     with pytest.raises(TypeError, match=r"KANLinear has weights of torch.float32, got an input of torch.float64"):
         KANLinear(3, 2)(torch.zeros(5, 3, dtype=torch.float64))
+
+
+# ---------------------------------------------------------------- on a language model that has learned
+
+
+@pytest.fixture(scope="module")
+def language_model() -> tuple[GPT, torch.Tensor]:
+    """A small KAN-GPT trained for a few seconds on microworld's text, and text it has not seen."""
+    text = "\n".join(document.text for document in itertools.islice(stream(0), 400))
+    letters = sorted(set(text))
+    data = torch.tensor([letters.index(letter) for letter in text])
+    windows = data[: len(data) // 32 * 32].view(-1, 32)
+    held_out, windows = windows[-64:], windows[:-64]
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=len(letters), block_size=32, n_layer=2, n_head=2, n_embd=16), linear=KANLinear)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for batch in windows.split(16)[:100]:
+        optimizer.zero_grad()
+        model.loss(batch[:, :-1], batch[:, 1:]).backward()
+        optimizer.step()
+    shares = held_out.flatten().bincount() / held_out.numel()
+    with torch.no_grad():  # it knows more than how often each letter comes
+        assert model.eval().loss(held_out[:, :-1], held_out[:, 1:]) < torch.special.entr(shares).sum() - 0.2
+    return model, held_out
+
+
+@pytest.mark.parametrize(("change", "tolerance"), [("refine", 1e-5), ("update_grid", 5e-2)])
+def test_in_a_trained_language_model_a_new_grid_keeps_every_layers_function(language_model, change, tolerance):
+    model, held_out = copy.deepcopy(language_model[0]), language_model[1]
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, KANLinear)}
+    arrived: dict[str, torch.Tensor] = {}
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(lambda _, args, name=name: arrived.__setitem__(name, args[0]))
+    with torch.no_grad():
+        loss = model.loss(held_out[:, :-1], held_out[:, 1:])
+        inputs = dict(arrived)
+        for name, layer in layers.items():
+            before = layer(inputs[name])
+            layer.refine(10) if change == "refine" else layer.update_grid(inputs[name])
+            assert (layer(inputs[name]) - before).norm() <= tolerance * before.norm(), name
+        after = model.loss(held_out[:, :-1], held_out[:, 1:])
+    assert abs(after - loss) <= tolerance * loss
+    assert len(layers) == 8
+    if change == "update_grid":
+        assert sum(layer.grid_range != (-3.0, 3.0) for layer in layers.values()) >= 6  # they did move
