@@ -29,6 +29,7 @@ from kancourse.bitnet import (
 from kancourse.gpt import GPT, GPTConfig
 from kancourse.lab.meters import count_flops, saved_tensor_bytes
 from kancourse.lab.optim import decay_groups
+from kancourse.lab.probes import PROBES
 
 LAYERS = pytest.mark.parametrize("kind", [BitLinear, BinaryLinear])
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 9))
@@ -304,7 +305,7 @@ def test_new_layers_answer_with_the_variance_that_is_said():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             layer = BitLinear(size, 500)
-        variance = layer(randn(200, size)).var().item()
+        variance = layer(randn(200, size, seed=1)).var().item()
         assert abs(variance - 0.69 * 2 / math.pi) < 0.05
 
 
@@ -385,3 +386,12 @@ def test_wrong_input_ends_in_one_sentence(call, message):
 def test_integers_are_refused():
     with pytest.raises(TypeError, match=r"floating-point numbers, got torch\.int64"):
         BitLinear(3, 2)(torch.zeros(4, 3, dtype=torch.long))
+
+
+def test_the_probe_counts_zeros_layer_by_layer():
+    model = nn.Sequential(make(BitLinear, 8, 6), make(BinaryLinear, 6, 8), nn.Linear(8, 2))
+    told = PROBES["ternary_zeros"](model, None, 0)
+    assert told["by_layer"].keys() == {"0", "1"}
+    assert told["by_layer"]["0"] == (model[0].weight_codes()[0] == 0).double().mean()
+    assert told["by_layer"]["1"] == 0
+    assert told["zeros"] == told["by_layer"]["0"] / 2

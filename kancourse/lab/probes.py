@@ -6,10 +6,18 @@ An `Experiment` names them in `probes`, and each run's record keeps what they re
 from collections.abc import Callable
 from typing import Any
 
+from kancourse.bitnet import BitLinear, zero_fraction
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.recall import recall
 
 Probe = Callable[[GPT, Corpus, int], dict[str, Any]]  # (model in eval mode, corpus, seed) -> what JSON can hold
 
-PROBES: dict[str, Probe] = {"recall": recall}
+
+def ternary_zeros(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
+    """The share of zeros among the weight codes: of the model, and of each ternary layer."""
+    layers = {name: zero_fraction(module) for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    return {"zeros": zero_fraction(model), "by_layer": layers}
+
+
+PROBES: dict[str, Probe] = {"ternary_zeros": ternary_zeros, "recall": recall}
