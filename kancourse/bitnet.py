@@ -41,6 +41,7 @@ from kancourse.bit_codes import (
     round_tokens,
     ternary_quantize,
 )
+from kancourse.bit_pack import PackedBitLinear, pack_ternary, unpack_ternary
 
 __all__ = [
     "LARGEST_CODE",
@@ -48,6 +49,7 @@ __all__ = [
     "MAX_IN_FEATURES",
     "BinaryLinear",
     "BitLinear",
+    "PackedBitLinear",
     "absmax_quantize",
     "binary_quantize",
     "bit_input_codes",
@@ -55,7 +57,9 @@ __all__ = [
     "is_ternary",
     "naive_bit_linear",
     "ordered_sum_",
+    "pack_ternary",
     "ternary_quantize",
+    "unpack_ternary",
     "zero_fraction",
 ]
 
