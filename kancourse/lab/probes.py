@@ -9,6 +9,7 @@ from typing import Any
 from kancourse.bitnet import BitLinear, zero_fraction
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
+from kancourse.lab.moe_probes import experts
 from kancourse.lab.recall import recall
 
 Probe = Callable[[GPT, Corpus, int], dict[str, Any]]  # (model in eval mode, corpus, seed) -> what JSON can hold
@@ -20,4 +21,4 @@ def ternary_zeros(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
     return {"zeros": zero_fraction(model), "by_layer": layers}
 
 
-PROBES: dict[str, Probe] = {"ternary_zeros": ternary_zeros, "recall": recall}
+PROBES: dict[str, Probe] = {"ternary_zeros": ternary_zeros, "recall": recall, "experts": experts}
