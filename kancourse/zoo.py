@@ -20,6 +20,7 @@ from kancourse.attention import CausalSelfAttention
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BinaryLinear, BitLinear
 from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, NormFactory, SwiGLU
+from kancourse.growth_vocabulary import CurriculumHead
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
 from kancourse.moe import MoE, mixtral_gate, moe_feed_forward, sigmoid_gate, softmax_gate
 from kancourse.retention import MultiScaleRetention
@@ -33,6 +34,7 @@ LINEARS = {
     "binary": BinaryLinear,
     "packed": PackedBitLinear,
     "shared_kan": SharedKANLinear,
+    "curriculum": CurriculumHead,
 }
 GATES = {"sigmoid": sigmoid_gate, "softmax": softmax_gate, "mixtral": mixtral_gate}
 NORMS = {
@@ -87,7 +89,7 @@ class ModelConfig(GPTConfig):
                 raise ValueError(f"unknown {seat} {name!r}; known: {', '.join(table)}")
         for seat in ("mixer", "ffn", "linear", "head", "norm"):
             _check_options(seat, getattr(self, seat), getattr(self, f"{seat}_options"))
-        if self.tie_head and self.head != "dense":
+        if self.tie_head and self.head not in ("dense", "curriculum"):
             raise ValueError(f"head {self.head!r} cannot be tied to the embedding: set tie_head to False")
 
     def to_dict(self) -> dict[str, Any]:
