@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from kancourse.gpt import naive_attention
+from kancourse.lab.bench_bitnet import bench_bitnet
 from kancourse.lab.bench_kan import bench_kan
 from kancourse.lab.bench_moe import bench_moe
 from kancourse.lab.bench_retention import bench_retention
@@ -64,6 +65,7 @@ def bench_gpt() -> Iterator[str]:
 
 
 BENCHES: dict[str, Callable[[], Iterator[str]]] = {
+    "bitnet": bench_bitnet,
     "gpt": bench_gpt,
     "kan": bench_kan,
     "moe": bench_moe,

@@ -1,7 +1,7 @@
 """A packed model in one file: weights that are used as they lie in it, with all it takes to rebuild the model and talk.
 
 Notable points:
-- Loading maps the file into memory: nothing is read before it is used, and several processes share one copy.
+- Loading maps the ternary weights into memory: none is read before it is used, and several processes share one copy.
 - With `bits=1.6` the ternary weights take a fifth less on disk; they are turned into the two-bit form while loading, so
   they are read and not mapped.
 - Nothing in a file can run code; one that is cut short, damaged in its header or of another model is refused.
@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def load_packed(path: str | Path) -> LoadedPacked:
             header = json.loads(metadata[FIELD])
             if header["format"] != FORMAT:
                 raise ValueError(f"{path} has packed format {header['format']}; this version reads {FORMAT}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: _taken(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path} is cut short or not a safetensors file ({error})") from error
     model = build(ModelConfig.from_dict(header["config"]))
@@ -116,6 +117,11 @@ def load_packed(path: str | Path) -> LoadedPacked:
         model.lm_head.weight = model.wte.weight
     tokenizer = None if header["tokenizer"] is None else Tokenizer.from_dict(header["tokenizer"])
     return LoadedPacked(PackedGPT(model.requires_grad_(False)), tokenizer)
+
+
+def _taken(tensor: Tensor) -> Tensor:
+    """Packed weights stay in the file; floats are copied, as BLAS sums in an order that depends on where they lie."""
+    return tensor if tensor.dtype == torch.uint8 else tensor.clone()
 
 
 def _ternary(model: nn.Module) -> dict[str, PackedBitLinear]:
