@@ -304,3 +304,18 @@ def test_auxiliary_losses_train_but_are_not_reported(micro_batch):
     assert all(block.ffn.pull < 0.99 for block in m.blocks)
     assert all(block.ffn.pull == 1.0 for block in plain.blocks)
     assert [row["loss"] for row in result.history] == [row["loss"] for row in without.history]
+
+
+def test_a_run_left_off_on_purpose_goes_on_to_the_same_bits(tmp_path):
+    whole, parts = model(dropout=0.2), model(dropout=0.2)
+    want = train(whole, corpus(), TrainConfig(**FAST))
+    settings = TrainConfig(**FAST, out_dir=str(tmp_path))
+    for until in (5, 5, 9):  # again where it stands: nothing happens
+        got = train(parts, corpus(), settings, until=until)
+        assert (got.steps, got.stopped) == (until, "")
+        assert len(load_checkpoint(tmp_path / LATEST).train_state["result"]["history"]) == until
+    got = train(model(seed=5), corpus(), settings)
+    assert got.stopped == "finished"
+    assert comparable(got.history) == comparable(want.history)
+    resumed = load_checkpoint(tmp_path / LATEST).model
+    assert same_weights(whole, resumed)

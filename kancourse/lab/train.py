@@ -116,7 +116,12 @@ class _Loss(nn.Module):
 
 
 def train(
-    model: GPT, corpus: Corpus, config: TrainConfig, *, on_step: Callable[[dict[str, float]], None] | None = None
+    model: GPT,
+    corpus: Corpus,
+    config: TrainConfig,
+    *,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+    until: int | None = None,
 ) -> TrainResult:
     """Train a model on a corpus, in place.
 
@@ -127,6 +132,7 @@ def train(
         corpus: training and validation tokens, and the tokenizer they were made with.
         config: see `TrainConfig`.
         on_step: called after every optimiser step with its row of the history.
+        until: leave off after this step, saved; the schedule stays that of `config.steps`, and another call goes on.
 
     Returns:
         A `TrainResult`. With `out_dir`, that folder holds `latest.safetensors` (to go on from), `best.safetensors`
@@ -182,7 +188,7 @@ def train(
         stop_requests(enabled=n_ranks == 1) as stop,  # with several, one could wait for another forever
         tqdm(total=config.steps, initial=result.steps, disable=not show_bar, mininterval=1, ncols=100) as bar,
     ):
-        while not result.stopped:
+        while not result.stopped and (until is None or result.steps < until):
             x, y = sampler.batch(result.steps)  # (B, T) each
             lr = learning_rate(result.steps, config)
             loss, grad_norm = _optimizer_step(loss_fn, optimizer, x, y, lr, result.steps, config, device)
