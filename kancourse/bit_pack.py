@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kancourse.bit_codes import LARGEST_CODE, LEAST, bit_input_codes
+from kancourse.bit_codes import LARGEST_CODE, LEAST, bit_input_codes, bit_product
 from kancourse.bit_kernel import Weights, Work, bit_linear_rows, compiled, float32_numbers
 from kancourse.bit_kernel_choice import bit_kernel
 
@@ -186,12 +186,10 @@ class PackedBitLinear(nn.Module):
         codes, scale = bit_input_codes(x, self.norm_weight, self.eps)  # (N, I), (N, 1)
         matrix = _unpack(self.packed)  # (4R, O)
         codes = F.pad(codes, (0, len(matrix) - self.in_features))
-        if x.device.type == "cpu":
-            sums = torch._int_mm(codes, matrix)  # (N, O)
-        else:
+        if x.device.type != "cpu":
             with torch.autocast(x.device.type, enabled=False):
-                sums = codes.float() @ matrix.float()  # exact as well: no sum reaches 2^24
-        return sums.float() * (scale * self.scale)
+                return bit_product(codes, scale, matrix.T, self.scale)
+        return torch._int_mm(codes, matrix).float() * (scale * self.scale)
 
     def weights(self) -> Weights:
         """What Numba's loops take: views of the buffers, made once for as long as these are the same tensors."""
@@ -215,7 +213,8 @@ class PackedBitLinear(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "PackedBitLinear":
         scale = self.scale
         super()._apply(fn, recurse)
-        self.scale = scale.to(self.packed.device)  # a cast of the model would round it; it stays float32
+        if not scale.is_meta:
+            self.scale = scale.to(self.packed.device)  # a cast of the model would round it; it stays float32
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -198,6 +198,14 @@ def test_by_itself_it_is_zero_and_it_can_be_scaled_cast_and_copied():
     assert sum(b.numel() * b.element_size() for b in PackedBitLinear(512, 512).buffers()) < 512 * 512 * 4 / 15
 
 
+def test_it_can_be_made_without_memory_and_filled_later():
+    layer, x = layer_and_input(10, 6, 2)
+    with torch.device("meta"):
+        packed = PackedBitLinear(10, 6)
+    packed.to_empty(device="cpu").load_state_dict(PackedBitLinear.from_bit_linear(layer).state_dict())
+    assert torch.equal(packed(x), layer(x))
+
+
 def test_what_cannot_be_packed_or_used_is_refused():
     layer, x = layer_and_input(4, 3, 2)
     with pytest.raises(TypeError, match="only a BitLinear can be packed, got a Linear"):
