@@ -3,7 +3,7 @@
 Answers that are ideas live with their idea, for example `kancourse.attention.naive_attention`.
 
 Shapes: B batch, H heads, S tokens seen so far, D head dim, T time, V vocabulary; for splines G grid intervals, K order,
-N points, Z knots, `...` any leading axes; for KAN layers
+N points, Z knots, `...` any leading axes; for retention c tokens of a chunk; for KAN layers
 I in_features, O out_features, M = G+K basis functions, F functions of one input; for ternary layers N tokens.
 """
 
@@ -152,3 +152,52 @@ def repaired_bit_linear(x: Tensor, w: Tensor) -> Tensor:
     codes, scale = absmax_quantize(z)  # a scale for each token
     w_codes, w_scale = ternary_quantize(w)  # with zeros, and a scale to multiply by
     return (codes.float() @ w_codes.float().T) * scale * w_scale
+
+
+def decay_matrix(log_decay: float, n_time: int) -> Tensor:
+    """(T, T) what is left at token t of what token s said, γ^(t-s), from the logarithm of γ; 0 where s is later."""
+    step = torch.arange(n_time)
+    behind = step[:, None] - step  # (T, T)
+    return (log_decay * behind).masked_fill(behind < 0, -torch.inf).exp()  # masked first: exp never sees a future
+
+
+def retention_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token of retention.
+
+    Args:
+        q, k, v: (B, H, D), of the new token.
+        log_decay: (H,).
+        state: (B, H, D, D), of the tokens before it; rows belong to k, columns to v.
+
+    Returns:
+        the token's output (B, H, D), and the state after it.
+    """
+    state = log_decay.exp()[:, None, None] * state + k[..., :, None] * v[..., None, :]
+    return (q[..., None, :] @ state)[..., 0, :], state
+
+
+def retention_chunk(q: Tensor, k: Tensor, v: Tensor, log_decay: float, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One chunk of c tokens of one head.
+
+    Args:
+        q, k, v: (c, D).
+        log_decay: ln γ.
+        state: (D, D), after the tokens before the chunk.
+
+    Returns:
+        outputs (c, D), and the state after the chunk.
+    """
+    c = len(q)
+    step = torch.arange(c)
+    inside = (q @ k.T * decay_matrix(log_decay, c)) @ v
+    before = (q * (log_decay * (step + 1)).exp()[:, None]) @ state
+    left = k * (log_decay * (c - 1 - step)).exp()[:, None]  # what is left of each at the end of the chunk
+    return inside + before, math.exp(log_decay * c) * state + left.T @ v
+
+
+def gated_decay_matrix(log_decays: Tensor) -> Tensor:
+    """(T, T) what is left at token t of what token s said, γ_{s+1}·…·γ_t, from (T,) logs; 0 where s is later."""
+    step = torch.arange(len(log_decays))
+    behind = step[:, None] - step
+    summed = log_decays[:, None].expand(-1, len(step)).masked_fill(behind <= 0, 0.0).cumsum(0)  # from each s on
+    return summed.masked_fill(behind < 0, -torch.inf).exp()
