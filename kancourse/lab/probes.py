@@ -9,6 +9,7 @@ from typing import Any
 from kancourse.bitnet import BitLinear, zero_fraction
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
+from kancourse.lab.kan_probes import forgetting, pruning
 from kancourse.lab.moe_probes import experts
 from kancourse.lab.recall import recall
 
@@ -21,4 +22,10 @@ def ternary_zeros(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
     return {"zeros": zero_fraction(model), "by_layer": layers}
 
 
-PROBES: dict[str, Probe] = {"ternary_zeros": ternary_zeros, "recall": recall, "experts": experts}
+PROBES: dict[str, Probe] = {
+    "ternary_zeros": ternary_zeros,
+    "recall": recall,
+    "experts": experts,
+    "forgetting": forgetting,
+    "pruning": pruning,
+}
