@@ -64,16 +64,16 @@ def _retention(mixer: MultiScaleRetention) -> MixerLoop | None:
         memory, y = state.memory.contiguous(), torch.empty_like(x)
         written = torch.empty_like(memory)
         compiled(loops.retention)(
-            x.view(-1).numpy(),
+            x.numpy()[0, 0],
             into.weights(),
             out_of.weights(),
             turn,
             loss.numpy(),
-            memory[0].numpy(),
-            written[0].numpy(),
+            memory.numpy()[0],
+            written.numpy()[0],
             how,
             scratch(size),
-            y.view(-1).numpy(),
+            y.numpy()[0, 0],
         )
         return y, RetentionState(written, state.length + 1)
 
@@ -92,17 +92,17 @@ def _attention(mixer: CausalSelfAttention) -> MixerLoop | None:
             return mixer.step(x, state)  # which says what is wrong
         y, scores = torch.empty_like(x), x.new_empty(state.length + 1)
         compiled(loops.attention)(
-            x.view(-1).numpy(),
+            x.numpy()[0, 0],
             into.weights(),
             out_of.weights(),
             turn,
-            state.k[0].numpy(),
-            state.v[0].numpy(),
+            state.k.numpy()[0],
+            state.v.numpy()[0],
             state.length,
             scores.numpy(),
             how,
             scratch(size),
-            y.view(-1).numpy(),
+            y.numpy()[0, 0],
         )
         return y, KVCache(state.k, state.v, state.length + 1)
 
@@ -118,7 +118,7 @@ def _swiglu(ffn: SwiGLU) -> FeedForwardLoop | None:
     def run(x: Tensor) -> Tensor:
         y = torch.empty_like(x)
         weights = gate.weights(), into.weights(), out_of.weights()
-        compiled(loops.swiglu)(x.view(-1).numpy(), *weights, scratch(size), y.view(-1).numpy())
+        compiled(loops.swiglu)(x.numpy()[0, 0], *weights, scratch(size), y.numpy()[0, 0])
         return y
 
     return run
@@ -132,7 +132,7 @@ def _mlp(ffn: MLP) -> FeedForwardLoop | None:
 
     def run(x: Tensor) -> Tensor:
         y = torch.empty_like(x)
-        compiled(loops.mlp)(x.view(-1).numpy(), into.weights(), out_of.weights(), scratch(size), y.view(-1).numpy())
+        compiled(loops.mlp)(x.numpy()[0, 0], into.weights(), out_of.weights(), scratch(size), y.numpy()[0, 0])
         return y
 
     return run
