@@ -1,0 +1,190 @@
+"""Children of one parent, and the paths between them. Run: pytest tests/test_instability.py"""
+
+import json
+
+import pytest
+import torch
+
+from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
+from kancourse.lab.connectivity import alpha_grid, measure_path, path_batches
+from kancourse.lab.evaluate import evaluate
+from kancourse.lab.experiment import Experiment
+from kancourse.lab.instability import Instability, barrier_curve, run_instability
+from kancourse.lab.train import LATEST, TrainConfig, train
+from kancourse.zoo import build
+
+TEXT = "the quick brown fox jumps over the lazy dog and the dog sleeps on; " * 40
+SMALL = {
+    "model": "gpt-nano",
+    "n_layer": 1,
+    "n_embd": 24,
+    "block_size": 16,
+    "tokenizer": "characters",
+    "steps": 12,
+    "batch_size": 4,
+    "warmup": 2,
+    "eval_every": 12,
+    "device": "cpu",
+    "n_alphas": 4,
+    "path_batches": 2,
+}
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_children_part_ways_and_the_record_tells_all(text, tmp_path):
+    instability = Instability(
+        corpus=text, spawn_at=(0, 6), fresh_at=(6,), same_noise_at=(6,), n_children=3, out_dir=str(tmp_path), **SMALL
+    )
+    seen = []
+    record = run_instability(instability, on_pair=seen.append)
+    assert seen == record["pairs"]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    kinds = [(pair["spawn_at"], pair["schedule"], pair["noise"]) for pair in record["pairs"]]
+    expected = [(0, "carried", "different")] * 3 + [(6, "carried", "different")] * 3
+    assert kinds == [*expected, *[(6, "fresh", "different")] * 3, (6, "carried", "same")]
+    assert [pair["children"] for pair in record["pairs"][:3]] == [[0, 1], [0, 2], [1, 2]]
+    for pair in record["pairs"][:-1]:
+        assert pair["distance"] > 0
+        assert -1 <= pair["cosine"] <= 1
+        assert pair["travelled"][0] != pair["travelled"][1]
+        for split in ("train", "val"):
+            assert pair[split]["alphas"] == [0, pytest.approx(1 / 3), 0.5, pytest.approx(2 / 3), 1]
+            assert all(0 < loss < 4 for loss in pair[split]["loss"])
+            for measure in ("loss", "error"):
+                barrier = pair[split]["barrier"][measure]
+                assert barrier["linear"] >= 0
+                assert barrier["linear_band"][0] <= barrier["linear_band"][1]
+    # The farther from the end they part, the farther apart they come.
+    mean = [sum(pair["distance"] for pair in record["pairs"][i : i + 3]) for i in (0, 3)]
+    assert mean[0] > mean[1]
+
+
+def test_with_the_same_noise_the_barrier_is_exactly_nothing(text, tmp_path):
+    settings = SMALL | {"dropout": 0.3}  # dropout is noise, too
+    instability = Instability(corpus=text, spawn_at=(), same_noise_at=(0, 5), out_dir=str(tmp_path), **settings)
+    for pair in run_instability(instability)["pairs"]:
+        assert pair["distance"] == 0
+        assert pair["cosine"] == pytest.approx(1)
+        for split in ("train", "val"):
+            for measure in ("loss", "error"):
+                barrier = pair[split]["barrier"][measure]
+                assert barrier["frankle"] == barrier["linear"] == barrier["dip"] == 0
+                assert barrier["frankle_band"] == [0, 0]
+
+
+def test_a_child_with_its_parents_noise_is_its_parent(text, tmp_path, monkeypatch):
+    """So everything is inherited: weights, moments, the schedule, and the place in the data order."""
+    monkeypatch.setattr(Instability, "child_seed", lambda self, seed, child: seed + child)
+    settings = SMALL | {"dropout": 0.3}
+    instability = Instability(corpus=text, spawn_at=(4, 7), out_dir=str(tmp_path / "family"), **settings)
+    run_instability(instability)
+    corpus, config = (
+        instability.load_corpus(),
+        Experiment(corpus=text, **{k: settings[k] for k in settings if k in vars(Experiment())}),
+    )
+    whole = build(config.model_config(corpus.tokenizer.vocab_size), seed=0)
+    fields = {name: settings[name] for name in ("steps", "batch_size", "warmup", "eval_every", "device")}
+    train(whole, corpus, TrainConfig(**fields))
+    for k in (4, 7):
+        child, other = (
+            load_checkpoint(tmp_path / "family" / "seed-0" / f"{k}-carried-different-{i}" / LATEST).model.state_dict()
+            for i in range(2)
+        )
+        assert same(child, whole.state_dict())
+        assert not same(other, whole.state_dict())
+
+
+def test_an_experiment_that_was_stopped_goes_on(text, tmp_path):
+    instability = Instability(corpus=text, spawn_at=(0, 4), out_dir=str(tmp_path), **SMALL)
+
+    class Stop(Exception):
+        pass
+
+    def stop(pair):
+        raise Stop
+
+    with pytest.raises(Stop):
+        run_instability(instability, on_pair=stop)
+    stopped = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("0-*/log.csv")}
+    assert len(stopped) == 2
+    again = run_instability(instability)
+    assert again["pairs"] == run_instability(Instability(corpus=text, spawn_at=(0, 4), **SMALL))["pairs"]
+
+
+def test_the_curve_over_k(text):
+    record = run_instability(Instability(corpus=text, spawn_at=(0, 6), fresh_at=(6,), n_seeds=2, **SMALL))
+    curve = barrier_curve(record)
+    assert list(curve) == [0, 6]
+    assert {point["n"] for point in curve.values()} == {2}
+    assert [p["seed"] for p in record["pairs"] if p["spawn_at"] == 0] == [0, 1]
+    for k, point in curve.items():
+        heights = [
+            pair["train"]["barrier"]["loss"]["linear"]
+            for pair in record["pairs"]
+            if pair["spawn_at"] == k and pair["schedule"] == "carried"
+        ]
+        assert (point["min"], point["max"]) == (min(heights), max(heights))
+    control = barrier_curve(record, split="val", measure="error", definition="frankle", schedule="fresh")
+    assert list(control) == [6]
+
+
+def test_from_a_checkpoint_instead_of_fresh_weights(text, tmp_path):
+    fresh = Instability(corpus=text, spawn_at=(0,), **SMALL)
+    corpus = fresh.load_corpus()
+    pretrained = build("llama-nano", vocab_size=corpus.tokenizer.vocab_size, block_size=16, n_layer=1, seed=5)
+    path = save_checkpoint(tmp_path / "pretrained.safetensors", pretrained, tokenizer=corpus.tokenizer)
+    record = run_instability(Instability(corpus=text, spawn_at=(0,), start=str(path), **SMALL))
+    assert record["model"]["ffn"] == "swiglu"
+    (pair,) = record["pairs"]
+    assert pair["distance"] > 0
+    save_checkpoint(path, pretrained, tokenizer=Experiment(corpus=text, tokenizer="bytes").load_corpus().tokenizer)
+    with pytest.raises(ValueError, match=r"pretrained.safetensors and text.txt have different vocabularies"):
+        run_instability(Instability(corpus=text, spawn_at=(0,), start=str(path), **SMALL))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_children": 1}, "a pair needs two children, got n_children 1"),
+        ({"spawn_at": (12,)}, "spawn_at must lie between 0 and the last step, 11, got 12"),
+        ({"fresh_at": (-1,)}, "fresh_at must lie between 0"),
+        ({"spawn_at": ()}, "nothing to spawn"),
+        ({"n_alphas": 1}, "a path needs at least its 2 ends, got n_alphas 1"),
+    ],
+)
+def test_bad_settings_are_one_clear_error(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Instability(**(SMALL | {"spawn_at": (0,)} | changes))
+
+
+# --- the path between two models on a corpus ---
+
+
+def test_thirty_points_and_the_middle():
+    assert len(alpha_grid(30)) == 31
+    assert len(alpha_grid(31)) == 31
+    for n in (2, 5, 30):
+        grid = alpha_grid(n)
+        assert {0.0, 0.5, 1.0} <= set(grid.tolist())
+        assert bool((grid.diff() > 0).all())
+
+
+def test_ends_of_a_path_are_what_evaluate_says(text):
+    corpus = Experiment(corpus=text, tokenizer="characters").load_corpus()
+    a, b = (build("gpt-nano", vocab_size=corpus.tokenizer.vocab_size, block_size=16, seed=s) for s in range(2))
+    told = measure_path(a, a.state_dict(), b.state_dict(), path_batches(corpus, 16), alpha_grid(3))
+    assert told["val"]["n_tokens"] == len(corpus.val)
+    for index, end in ((0, a), (2, b)):
+        assert told["val"]["loss"][index] == pytest.approx(evaluate(end, corpus.val).loss, rel=1e-6)
+    few = path_batches(corpus, 16, batch_size=2, max_batches=1)
+    assert [len(list(batches)) for batches in few.values()] == [1, 1]
