@@ -9,7 +9,7 @@ Notable points:
 - The basis functions sum to one, so the forward product can do without the last of them; and the derivative is a
   spline of one order less, which has one coefficient less to begin with.
 - `use_kernel` says who does the elementwise part: PyTorch's own operators, in place, or one compiled loop. The
-  products are BLAS's in both.
+  products are BLAS's in both, dense; only where `kan_sparse` fits, the compiled kernel skips the zeros in them.
 
 Paper: Liu et al. 2024, "KAN: Kolmogorov-Arnold Networks" [1].
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kancourse.kan_basis import Grid, local_basis, slope_product, widened, write_features
+from kancourse.kan_sparse import fits, sparse_gradients, sparse_kan
 from kancourse.kernel_choice import by_itself, compiled, kernel
 
 __all__ = ["Filler", "accumulate_product", "lean_kan"]
@@ -157,6 +158,8 @@ def _kan(
         y = F.silu(x).to(dtype) @ base_weight.to(dtype).T
         y.addmm_(basis.flatten(1).to(dtype), spline_weight.flatten(1).to(dtype).T)
         return y if bias is None else y.add_(bias)
+    if kernel().name == "compiled" and fits(x, base_weight, order, dtype):
+        return sparse_kan(x, base_weight, spline_weight, bias, grid)
     # The basis functions sum to 1, so Σ_g w_g B_g = w_last + Σ_{g<last} (w_g - w_last) B_g.
     last = spline_weight[..., -1]  # (O, I)
     matrix = side_by_side(base_weight, spline_weight[..., :-1], last[..., None], dtype)  # (O, M·I)
@@ -175,6 +178,8 @@ def _kan_backward(
     grad: Tensor, x: Tensor, base_weight: Tensor, spline_weight: Tensor, low: Tensor, scale: Tensor, order: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     (_, in_features, n_basis), dtype = spline_weight.shape, grad.dtype
+    if kernel().name == "compiled" and fits(x, base_weight, order, dtype):
+        return sparse_gradients(grad, x, base_weight, spline_weight, Grid(low, scale, n_basis - order, order))
     # d/dx Σ_g w_g B_g = scale · Σ_g (w_{g+1} - w_g) B_g of order K-1
     matrix = side_by_side(base_weight, spline_weight[..., 1:], spline_weight[..., :-1], dtype)  # (O, M·I)
     grad_x = torch.empty_like(x)

@@ -35,7 +35,8 @@ def use_kernel(name: str) -> Kernel:
 
     Args:
         name: "eager": PyTorch's operators; no compiler needed, starts at once. "compiled": one loop instead of a
-            hundred, after about half a minute of compiling at the first call. "auto": compiled where this machine has
+            hundred, after about half a minute of compiling at the first call; and on a CPU, where `kan_sparse` fits,
+            loops in C++ that skip the basis functions that are zero. "auto": compiled where this machine has
             a compiler, else eager.
 
     Returns:

@@ -3,16 +3,17 @@
 import copy
 import itertools
 import math
+import shutil
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kancourse import kan_kernel, kan_shared, kernel_choice
+from kancourse import kan_kernel, kan_shared, kan_sparse, kernel_choice
 from kancourse.gpt import GPT, GPTConfig
 from kancourse.kan import (
     KANFeedForward,
@@ -108,6 +109,69 @@ def test_the_compiled_kernel_equals_naive():
     with torch._inductor.config.patch(compile_threads=1):
         for n in (300, 77):  # compiled once for both
             assert_equal_to_naive(layer, (3 * randn(n, 5, dtype=torch.float64)).requires_grad_())
+
+
+@pytest.fixture
+def _sparse(monkeypatch):
+    if kan_sparse.sparse_library()[0] is None:
+        pytest.skip(kan_sparse.sparse_library()[1])
+    monkeypatch.setattr(kan_sparse, "LEAST_TOKENS", 33)
+    monkeypatch.setattr(kernel_choice, "_chosen", kernel_choice.Kernel("compiled", "a test"))
+    monkeypatch.setattr(kan_kernel.Filler, "planes", lambda *_: pytest.fail("that was the dense product"))
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    options=sizes,
+    n=st.integers(33, 700),
+    features=st.tuples(st.integers(1, 40), st.sampled_from([16, 48, 128, 176, 272])),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@pytest.mark.usefixtures("_sparse")
+def test_sparse_loops_equal_naive_in_value_and_gradients_whatever_the_threads(options, n, features, threads, seed):
+    layer = make(KANLinear, *features, **options, seed=seed)
+    layer.grid_high += torch.linspace(0, 2, features[0])  # a grid per feature
+    x = (3 * randn(n, features[0], seed=seed)).requires_grad_()
+    with mock.patch.object(torch, "get_num_threads", return_value=threads):
+        fast = layer(x)
+        grads = torch.autograd.grad(fast.square().sum(), (x, *layer.parameters()))
+    double, x = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
+    slow = naive_kan_linear(x, double)
+    for a, b in zip(
+        (fast, *grads), (slow, *torch.autograd.grad(slow.square().sum(), (x, *double.parameters()))), strict=True
+    ):
+        torch.testing.assert_close(a.double(), b, atol=2e-5 * float(b.detach().abs().max()), rtol=0)
+
+
+@pytest.mark.usefixtures("_sparse")
+def test_sparse_loops_keep_nan_in_its_token_and_give_the_same_bits_with_any_number_of_threads():
+    layer, x = make(KANLinear, 20, 32, bias=True), randn(600, 20)
+    x[5, 3] = math.nan
+    x.requires_grad_()
+    results = []
+    for threads in (1, 2, 5):
+        with mock.patch.object(torch, "get_num_threads", return_value=threads):
+            y = layer(x)
+            assert y.isnan().any(1).nonzero().flatten().tolist() == [5]
+            results.append((y.nan_to_num(0), torch.autograd.grad(y[6:].sum(), x)[0].nan_to_num(0)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_without_a_compiler_for_sparse_loops_the_products_are_dense_and_it_is_said(monkeypatch, tmp_path):
+    fresh = kan_sparse.sparse_library.__wrapped__
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert fresh() == (None, "sparse loops need g++ on the PATH")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    (tmp_path / "broken").write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
+    (tmp_path / "broken").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "broken"))
+    assert fresh() == (None, f"{tmp_path / 'broken'} cannot build the sparse loops: no such flag")
+    monkeypatch.setattr(kan_sparse, "sparse_library", fresh)
+    assert not kan_sparse.fits(torch.zeros(999, 3), torch.zeros(16, 3), 3, torch.float32)
 
 
 def test_inside_the_grid_it_is_the_formula_with_the_literal_basis():

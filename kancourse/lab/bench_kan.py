@@ -3,7 +3,8 @@
 - The usual kind, `UsualKANLinear`, is plain autograd through the recursion of Cox and de Boor, and a factor per spline.
 - All contestants of a case run in turn, round after round, and a ratio is the median over rounds. Over cases ratios are
   averaged geometrically: twice as fast here and half as fast there is no difference.
-- "compiled" is the kernel of that name for our layers, and `torch.compile` of the whole layer for all others.
+- "compiled" is the kernel of that name for our layers (the first line says whether its sparse loops take part), and
+  `torch.compile` of the whole layer for all others.
 - Other people's layers take part when they can be imported: those of `PEERS`, and any more in the environment variable
   KANCOURSE_PEERS, as `module:Class`, or `module:Class,degree=7` with arguments after (in, out), separated by spaces.
 """
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kancourse.kan import KANLinear, SharedKANLinear
+from kancourse.kan_sparse import sparse_library
 from kancourse.kernel_choice import kernel, missing_compiler, use_kernel
 from kancourse.lab.meters import saved_tensor_bytes
 
@@ -121,7 +123,7 @@ def bench_kan(cases: Iterable[Case] = CASES, *, seconds: float = 10.0) -> Iterat
     """
     cases, missing = tuple(cases), missing_compiler()
     modes = MODES[:1] if missing else MODES
-    yield f"kernels: {' and '.join(modes)}{f' ({missing})' if missing else ''}"
+    yield f"kernels: {' and '.join(modes)} ({missing or sparse_library()[1]})"
     ours: dict[str, Make] = {"KANLinear": KANLinear, "SharedKANLinear": SharedKANLinear}
     peers: dict[str, Make] = {}
     for name, (spec, address) in (PEERS | asked_for()).items():
