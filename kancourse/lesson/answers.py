@@ -201,3 +201,17 @@ def gated_decay_matrix(log_decays: Tensor) -> Tensor:
     behind = step[:, None] - step
     summed = log_decays[:, None].expand(-1, len(step)).masked_fill(behind <= 0, 0.0).cumsum(0)  # from each s on
     return summed.masked_fill(behind < 0, -torch.inf).exp()
+
+
+def sort_by_expert(chosen: Tensor, n_expert: int) -> tuple[Tensor, Tensor]:
+    """The tokens in the order of the experts that they chose.
+
+    Args:
+        chosen: (N, k), numbers of experts, 0 to n_expert - 1.
+
+    Returns:
+        (N·k,) numbers of tokens: those of expert 0 first, within an expert in the order of the text; and how many each
+        expert has, (n_expert,).
+    """
+    order = chosen.flatten().argsort(stable=True)
+    return order // chosen.size(1), torch.bincount(chosen.flatten(), minlength=n_expert)
