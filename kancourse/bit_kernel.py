@@ -19,21 +19,25 @@ from typing import Any, NamedTuple
 
 import torch
 
+Array = Any  # of NumPy
+Number = Any  # of NumPy too, float32
+Turn = tuple[Array, Array]  # cosines and sines of one position, (D/2,) each
+
 ROWS = 31  # of bytes, before sixteen bits could overflow
 
 
 class Weights(NamedTuple):
     """A packed layer as the loops take it: arrays that share its memory, and numbers in float32."""
 
-    packed: Any  # (R, O) uint8
-    norm_weight: Any  # (I,) float32
-    scale: Any  # (1,) float32
-    per_feature: Any  # 1/I
-    eps: Any
-    one: Any
-    largest_code: Any  # 127
-    per_code: Any  # 1/127
-    least: Any  # 1e-5
+    packed: Array  # (R, O) uint8
+    norm_weight: Array  # (I,) float32
+    scale: Array  # (1,) float32
+    per_feature: Number  # 1/I
+    eps: Number
+    one: Number
+    largest_code: Number  # 127
+    per_code: Number  # 1/127
+    least: Number  # 1e-5
 
 
 class How(NamedTuple):
@@ -42,24 +46,24 @@ class How(NamedTuple):
     rotary: bool
     gate: bool
     norm: bool
-    key_scale: Any  # D^-½
-    per_channel: Any  # 1/D
-    eps: Any  # of the norm per head
+    key_scale: Number  # D^-½
+    per_channel: Number  # 1/D
+    eps: Number  # of the norm per head
 
 
 class Work(NamedTuple):
     """Scratch space, as large as the largest layer needs."""
 
-    floats: Any  # (I,) float32
-    others: Any  # (I,) float32
-    codes: Any  # (4R,) int16
-    partial: Any  # (O,) int16
-    sums: Any  # (O,) int32
-    wide: Any  # (O,) float32
-    hidden: Any  # (O,) float32
+    floats: Array  # (I,) float32
+    others: Array  # (I,) float32
+    codes: Array  # (4R,) int16
+    partial: Array  # (O,) int16
+    sums: Array  # (O,) int32
+    wide: Array  # (O,) float32
+    hidden: Array  # (O,) float32
 
 
-def ordered_sum(x, count):
+def ordered_sum(x: Array, count: int) -> Number:
     """The sum of x[:count] in the order of `bitnet.ordered_sum_`; x is used up."""
     while count > 1:
         half = (count + 1) // 2
@@ -69,7 +73,7 @@ def ordered_sum(x, count):
     return x[0]
 
 
-def largest(x, count):
+def largest(x: Array, count: int) -> Number:
     """The largest of x[:count], NaN if there is one; x is used up."""
     while count > 1:
         half = (count + 1) // 2
@@ -80,7 +84,7 @@ def largest(x, count):
     return x[0]
 
 
-def input_codes(x, weights, floats, others, codes):
+def input_codes(x: Array, weights: Weights, floats: Array, others: Array, codes: Array) -> Number:
     """`bitnet.bit_input_codes` of one token: fills codes (4R,), with zeros at the end, and returns their scale."""
     count = len(x)
     for i in range(count):
@@ -100,7 +104,7 @@ def input_codes(x, weights, floats, others, codes):
     return top * weights.per_code
 
 
-def ternary_product(packed, codes, partial, sums):
+def ternary_product(packed: Array, codes: Array, partial: Array, sums: Array) -> None:
     """sums (O,) = Σ_i codes[i] · weight[o, i], exactly."""
     total = 0
     for code in codes[: 4 * len(packed)]:
@@ -108,10 +112,10 @@ def ternary_product(packed, codes, partial, sums):
     outputs = packed.shape[1]
     for o in range(outputs):
         sums[o] = -total
-    for start in range(0, len(packed), 31):
+    for start in range(0, len(packed), ROWS):
         for o in range(outputs):
             partial[o] = 0
-        for r in range(start, min(start + 31, len(packed))):
+        for r in range(start, min(start + ROWS, len(packed))):
             a, b, c, d = codes[4 * r], codes[4 * r + 1], codes[4 * r + 2], codes[4 * r + 3]
             row = packed[r]
             for o in range(outputs):
@@ -121,7 +125,7 @@ def ternary_product(packed, codes, partial, sums):
             sums[o] += partial[o]
 
 
-def bit_linear(x, weights, work, out):
+def bit_linear(x: Array, weights: Weights, work: Work, out: Array) -> None:
     """out (O,) = `BitLinear` of x (I,), to the last bit."""
     scale = input_codes(x, weights, work.floats, work.others, work.codes) * weights.scale[0]
     ternary_product(weights.packed, work.codes, work.partial, work.sums)
@@ -130,13 +134,13 @@ def bit_linear(x, weights, work, out):
         out[o] *= scale
 
 
-def bit_linear_rows(x, weights, work, out):
+def bit_linear_rows(x: Array, weights: Weights, work: Work, out: Array) -> None:
     """out (N, O) = `BitLinear` of x (N, I), one token after the other."""
     for n in range(len(x)):
         bit_linear(x[n], weights, work, out[n])
 
 
-def dot(a, b):
+def dot(a: Array, b: Array) -> Number:
     """Σ a·b, summed in whatever order is fastest."""
     total = a[0] * b[0]
     for i in range(1, len(a)):
@@ -144,7 +148,7 @@ def dot(a, b):
     return total
 
 
-def rotate(x, cos, sin):
+def rotate(x: Array, cos: Array, sin: Array) -> None:
     """`attention.rope` of all heads (H·D,) at one position, in place; cos and sin (D/2,)."""
     half = len(cos)
     for start in range(0, len(x), 2 * half):
@@ -154,7 +158,18 @@ def rotate(x, cos, sin):
             x[start + half + i] = second * cos[i] + first * sin[i]
 
 
-def retention(x, into, out_of, turn, loss, memory, written, how, work, y):
+def retention(
+    x: Array,
+    into: Weights,
+    out_of: Weights,
+    turn: Turn,
+    loss: Array,
+    memory: Array,
+    written: Array,
+    how: How,
+    work: Work,
+    y: Array,
+) -> None:
     """y (C,) = one step of `MultiScaleRetention`: x (C,), memory (H, D, D) → written (H, D, D); loss (H,) is γ - 1."""
     width, head_dim = len(x), memory.shape[1]
     bit_linear(x, into, work, work.wide)  # q, k, v and, if there is one, the gate: (H, D) each
@@ -180,7 +195,19 @@ def retention(x, into, out_of, turn, loss, memory, written, how, work, y):
     bit_linear(work.hidden[:width], out_of, work, y)
 
 
-def attention(x, into, out_of, turn, keys, values, seen, scores, how, work, y):
+def attention(
+    x: Array,
+    into: Weights,
+    out_of: Weights,
+    turn: Turn,
+    keys: Array,
+    values: Array,
+    seen: int,
+    scores: Array,
+    how: How,
+    work: Work,
+    y: Array,
+) -> None:
     """y (C,) = one step of `CausalSelfAttention`; keys and values (H, block_size, D) get their row number `seen`."""
     width, head_dim = len(x), keys.shape[2]
     bit_linear(x, into, work, work.wide)  # q, k, v: (H, D) each
@@ -209,13 +236,13 @@ def attention(x, into, out_of, turn, keys, values, seen, scores, how, work, y):
     bit_linear(work.hidden[:width], out_of, work, y)
 
 
-def gate_by_silu(x, gate, one):
+def gate_by_silu(x: Array, gate: Array, one: Number) -> None:
     """x ← silu(gate) · x, for as many as gate has."""
     for i in range(len(gate)):
         x[i] *= gate[i] / (one + math.exp(-gate[i]))
 
 
-def swiglu(x, gate, into, out_of, work, y):
+def swiglu(x: Array, gate: Weights, into: Weights, out_of: Weights, work: Work, y: Array) -> None:
     """y (C,) = `SwiGLU` of x (C,)."""
     bit_linear(x, gate, work, work.wide)
     bit_linear(x, into, work, work.hidden)
@@ -224,7 +251,7 @@ def swiglu(x, gate, into, out_of, work, y):
     bit_linear(work.hidden[:width], out_of, work, y)
 
 
-def mlp(x, into, out_of, work, y):
+def mlp(x: Array, into: Weights, out_of: Weights, work: Work, y: Array) -> None:
     """y (C,) = `MLP` of x (C,)."""
     bit_linear(x, into, work, work.hidden)
     width = into.packed.shape[1]

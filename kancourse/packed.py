@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from kancourse.attention import rope
+from kancourse.bit_kernel import Turn
 from kancourse.bit_kernel_choice import bit_kernel
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BitLinear
 from kancourse.gpt import GPT, DecodeState
-from kancourse.packed_loops import Turn, feed_forward_loop, mixer_loop
+from kancourse.packed_loops import feed_forward_loop, mixer_loop
 from kancourse.retention import MultiScaleRetention
 
 __all__ = ["PackedGPT", "pack_linears", "packed_bytes"]

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from kancourse import bit_kernel as loops
 from kancourse.attention import CausalSelfAttention, KVCache
-from kancourse.bit_kernel import How, compiled, float32_numbers
+from kancourse.bit_kernel import How, Turn, compiled, float32_numbers
 from kancourse.bit_pack import PackedBitLinear, scratch
 from kancourse.gpt import MLP, SwiGLU
 from kancourse.moe import MoE
 from kancourse.retention import EPS, FixedDecay, MultiScaleRetention, RetentionState
 
-Turn = tuple[Any, Any]  # cosines and sines of one position, (D/2,) each
 MixerLoop = Callable[[Tensor, Any, Turn], tuple[Tensor, Any]]  # (x, state, turn) -> (y, state)
 FeedForwardLoop = Callable[[Tensor], Tensor]  # x -> y
 
