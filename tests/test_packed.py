@@ -5,13 +5,14 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from kancourse import bit_kernel_choice
 from kancourse.bit_kernel_choice import use_bit_kernel
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BitLinear
+from kancourse.lab import packed_file
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
 from kancourse.lab.packed_file import load_packed, save_packed
 from kancourse.lab.sample import generate, generate_ids
@@ -291,3 +292,18 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="nothing to pack"):
         save_packed(path, build("gpt-nano", **SMALL))
     assert path.read_bytes() == before
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = save_packed(tmp_path / "model.safetensors", ternary())
+    before = path.read_bytes()
+
+    def full(tensors, target, metadata):
+        target.write_bytes(b"half of it")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(packed_file, "save_file", full)
+    with pytest.raises(OSError, match=r"could not be written: .*No space left"):
+        save_packed(path, ternary(seed=1))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
