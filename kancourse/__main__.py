@@ -1,8 +1,9 @@
-"""The command line: `python -m kancourse train|sample|evaluate|run|bench|notebooks`, after installing also `kancourse`.
+"""The command line: `python -m kancourse train|sample|evaluate|interpolate|run|bench|notebooks`, or only `kancourse`.
 
 The flags of `train` are the fields of `Experiment`, by the same names; an error is one sentence and exit status 2.
 """
 
+import json
 import shlex
 import sys
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ import tyro
 import yaml
 
 from kancourse.lab.bench import bench
-from kancourse.lab.checkpoint import load_checkpoint
+from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
+from kancourse.lab.connectivity import alpha_grid, load_pair, measure_path, path_batches, path_table, write_along
 from kancourse.lab.corpus import load_corpus
 from kancourse.lab.device import pick_device
 from kancourse.lab.distributed import process_group, world
@@ -22,6 +24,7 @@ from kancourse.lab.evaluate import evaluate
 from kancourse.lab.experiment import Experiment, run_experiment
 from kancourse.lab.run import run
 from kancourse.lab.sample import generate_stream
+from kancourse.lmc import align, interpolate
 
 app = tyro.extras.SubcommandApp()
 CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError)
@@ -51,6 +54,27 @@ class Evaluate:
     batch_size: int = 32
     device: str = "auto"
     dtype: str = "auto"
+
+
+@dataclass(kw_only=True)
+class Interpolate:
+    """How to walk from one checkpoint to another, and what to tell of the way."""
+
+    corpus: str = "microworld"
+    level: int = 1  # microworld's
+    max_characters: int | None = None
+    n_alphas: int = 11  # points from 0 (the first) to 1 (the second); 0.5 is always among them
+    align: bool = False  # first bring the second's hidden units and heads into the order of the first's
+    residual: bool = False  # and its residual channels: for models from different initialisations
+    max_batches: int | None = None  # of each split; None: the whole validation split, and as much of the training split
+    batch_size: int = 32
+    prompt: str = ""
+    sample_tokens: int = 0  # what each point writes; 0: nothing
+    temperature: float = 0.8
+    seed: int = 0  # of what they write
+    device: str = "auto"
+    out: Path | None = None  # keep the numbers and texts here, as JSON
+    middle: Path | None = None  # keep the model at 0.5 here, a checkpoint
 
 
 @app.command(name="train")
@@ -104,6 +128,34 @@ def evaluate_command(config: Evaluate) -> None:
     print(device.reason)
     model = checkpoint.model.to(device.device)
     print(evaluate(model, corpus.val, batch_size=config.batch_size, device=device))
+
+
+@app.command(name="interpolate")
+def interpolate_command(
+    model_a: Annotated[str, tyro.conf.Positional], model_b: Annotated[str, tyro.conf.Positional], config: Interpolate
+) -> None:
+    """Walk straight from one checkpoint to another: losses, errors, barriers, texts."""
+    a, b = load_pair(model_a, model_b)
+    corpus = load_corpus(config.corpus, tokenizer=a.tokenizer, level=config.level, max_characters=config.max_characters)
+    model = a.model.to(pick_device(config.device, "float32").device)
+    state_a, state_b = model.state_dict(), b.model.state_dict()
+    if config.align or config.residual:
+        state_b = align(model, state_a, state_b, residual=config.residual)
+    alphas = alpha_grid(config.n_alphas).tolist()
+    splits = path_batches(corpus, model.config.block_size, batch_size=config.batch_size, max_batches=config.max_batches)
+    told = measure_path(model, state_a, state_b, splits, alphas)
+    print(path_table(told))
+    texts = []
+    if config.sample_tokens:
+        sampling = {"max_new_tokens": config.sample_tokens, "temperature": config.temperature, "seed": config.seed}
+        texts = write_along(model, state_a, state_b, alphas, tokenizer=a.tokenizer, prompt=config.prompt, **sampling)
+        for alpha, text in zip(alphas, texts, strict=True):
+            print(f"\nalpha {alpha:.3f}: {text}")
+    if config.out:
+        config.out.write_text(json.dumps({"path": told, "texts": texts}, indent=1), encoding="utf-8")
+    if config.middle:
+        model.load_state_dict(interpolate(state_a, state_b, 0.5))
+        save_checkpoint(config.middle, model, tokenizer=a.tokenizer)
 
 
 @app.command(name="run")

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
-from kancourse.lab.connectivity import alpha_grid, measure_path, path_batches
-from kancourse.lab.evaluate import evaluate
 from kancourse.lab.experiment import Experiment
 from kancourse.lab.instability import Instability, barrier_curve, run_instability
 from kancourse.lab.train import LATEST, TrainConfig, train
@@ -165,26 +163,3 @@ def test_from_a_checkpoint_instead_of_fresh_weights(text, tmp_path):
 def test_bad_settings_are_one_clear_error(changes, message):
     with pytest.raises(ValueError, match=message):
         Instability(**(SMALL | {"spawn_at": (0,)} | changes))
-
-
-# --- the path between two models on a corpus ---
-
-
-def test_thirty_points_and_the_middle():
-    assert len(alpha_grid(30)) == 31
-    assert len(alpha_grid(31)) == 31
-    for n in (2, 5, 30):
-        grid = alpha_grid(n)
-        assert {0.0, 0.5, 1.0} <= set(grid.tolist())
-        assert bool((grid.diff() > 0).all())
-
-
-def test_ends_of_a_path_are_what_evaluate_says(text):
-    corpus = Experiment(corpus=text, tokenizer="characters").load_corpus()
-    a, b = (build("gpt-nano", vocab_size=corpus.tokenizer.vocab_size, block_size=16, seed=s) for s in range(2))
-    told = measure_path(a, a.state_dict(), b.state_dict(), path_batches(corpus, 16), alpha_grid(3))
-    assert told["val"]["n_tokens"] == len(corpus.val)
-    for index, end in ((0, a), (2, b)):
-        assert told["val"]["loss"][index] == pytest.approx(evaluate(end, corpus.val).loss, rel=1e-6)
-    few = path_batches(corpus, 16, batch_size=2, max_batches=1)
-    assert [len(list(batches)) for batches in few.values()] == [1, 1]
