@@ -84,6 +84,13 @@ class GenerationAdamW(torch.optim.AdamW):
         for group in self.param_groups:
             group["lr_factors"] = list(factors)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict()` told, generations included."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            if "generation" in state:  # PyTorch gives all state the dtype of the parameter
+                state["generation"] = state["generation"].to(torch.uint8)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One step; a parameter without gradient stays as it is."""
