@@ -92,7 +92,7 @@ def recurrent_retention(
     outputs = []
     for t in range(q.size(2)):
         piece = slice(t, t + 1)
-        y, state = retain_one(q[:, :, piece], k[:, :, piece], v[:, :, piece], _piece(decay, piece), state)
+        y, state = retain_one(q[:, :, piece], k[:, :, piece], v[:, :, piece], decay_of(decay, piece), state)
         outputs.append(y)
     return torch.cat(outputs, dim=2), state
 
@@ -160,11 +160,11 @@ def retain(
     """Chunks, unchecked: the whole ones side by side, then what is left as one shorter chunk."""
     T, c = q.size(2), min(chunk_size, q.size(2))
     whole = slice(0, T // c * c)
-    out, state = _chunks(q[:, :, whole], k[:, :, whole], v[:, :, whole], _piece(decay, whole), state, c)
+    out, state = _chunks(q[:, :, whole], k[:, :, whole], v[:, :, whole], decay_of(decay, whole), state, c)
     if T % c == 0:
         return out, state
     rest = slice(T // c * c, T)
-    last, state = _chunks(q[:, :, rest], k[:, :, rest], v[:, :, rest], _piece(decay, rest), state, T % c)
+    last, state = _chunks(q[:, :, rest], k[:, :, rest], v[:, :, rest], decay_of(decay, rest), state, T % c)
     return torch.cat((out, last), dim=2), state
 
 
@@ -209,7 +209,7 @@ def _stretches(decay: Tensor, c: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return between.masked_fill(behind < 0, -torch.inf), since_start, to_end, since_start[..., -1]
 
 
-def _piece(decay: Tensor, piece: slice) -> Tensor:
+def decay_of(decay: Tensor, piece: slice) -> Tensor:
     """The decay of some of the tokens."""
     return decay if decay.ndim == 1 else decay[:, :, piece]
 
