@@ -7,8 +7,9 @@ Two ways to decode, with one contract (`step`) and one kind of state:
 - **By loops.** `PackedGPT` decodes single tokens with one call into machine code per mixer and feed-forward, sparing
   the dozens of small operators that a step otherwise consists of. Integer products, and what leads from an input to its
   codes, are the same to the last bit. The floats between them (heads, their norms, softmax, silu) are summed in another
-  order, so that now and then a code falls to the other side of a half: logits differ about as much as between two
-  numbers of threads. Parts without a loop run by modules, as prompts and batches do; `describe` says what runs how.
+  order, so that now and then a code falls to the other side of a half: logits differ as much as those of the unpacked
+  model differ between reading a text token by token and in chunks. Parts without a loop run by modules, as prompts and
+  batches do; `describe` says what runs how.
 
 Papers: Ma et al. 2024, "The Era of 1-bit LLMs" [1]; Sun et al. 2023, "Retentive Network" [2].
 

@@ -126,6 +126,19 @@ def test_one_step_from_the_same_state_differs_by_rounding_only(name):
     assert sorted(errors)[len(errors) // 2] < 1e-5
 
 
+def test_loops_are_as_far_from_modules_as_steps_are_from_chunks():
+    """What the order of float sums does to one and the same model anyway is the yardstick."""
+    by_loops, by_chunks, idx = 0.0, 0.0, tokens(1, 150)
+    for seed in range(5):
+        model = ternary(n_embd=192, n_head=6, n_layer=6, ffn_dim=448, block_size=150, seed=seed)
+        packed = PackedGPT(model)
+        steps, chunks = step_by_step(packed.model, idx, prompt=1), packed(idx)
+        by_loops += float((step_by_step(packed, idx, prompt=1) - steps).abs().mean())
+        by_chunks += float((chunks - steps).abs().mean())
+    assert by_chunks > 1e-3  # codes do fall to the other side of a half
+    assert by_loops < 5 * by_chunks
+
+
 def test_loops_and_modules_can_go_on_from_each_others_states():
     model = ternary("retention")
     packed, idx = PackedGPT(model), tokens(1, 20)
