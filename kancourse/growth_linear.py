@@ -167,11 +167,11 @@ def fuse(module: nn.Module) -> nn.Module:
     made afterwards.
     """
     if isinstance(module, GrowableLinear):
-        weight, bias = module.weight, module.bias
+        bias, learns = module.bias, any(p.requires_grad for p in module.parameters())
         plain = nn.Linear(module.in_features, module.out_features, bias=bias is not None, device="meta")
-        plain.weight = nn.Parameter(weight.clone(), requires_grad=weight.requires_grad)
+        plain.weight = nn.Parameter(module.weight.clone(), requires_grad=learns)
         if bias is not None:
-            plain.bias = nn.Parameter(bias.clone())
+            plain.bias = nn.Parameter(bias.clone(), requires_grad=learns)
         return plain.train(module.training)
     for name, child in module.named_children():
         setattr(module, name, fuse(child))

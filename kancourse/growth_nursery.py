@@ -22,7 +22,6 @@ class _Record:
     """What is known about a parameter of the copy."""
 
     before: nn.Parameter  # it, or for one that is new its twin, in the model that was given
-    is_new: bool = False
     state: State = field(default_factory=dict)
 
 
@@ -75,17 +74,14 @@ class Nursery:
     def welcome(self, module: nn.Module, twin: nn.Module) -> None:
         """Note the parameters of a new module; each joins the optimiser's group of its twin's parameter."""
         for new, old in zip(module.parameters(), twin.parameters(), strict=True):
-            self.records[new] = _Record(self.records[old].before, is_new=True, state=self._new_state(new))
+            self.records[new] = _Record(self.records[old].before, state=self._new_state(new))
 
     def release(self) -> nn.Module:
         """The grown model; from now on the optimiser trains it and not the one that was given."""
         if self.optimizer is not None:
-            heirs: dict[nn.Parameter, list[nn.Parameter]] = {}
-            for new, record in sorted(self.records.items(), key=lambda item: item[1].is_new):
-                heirs.setdefault(record.before, []).append(new)
-            for group in self.optimizer.param_groups:
-                kept = [heirs[p][0] for p in group["params"]]
-                group["params"] = kept + [new for p in group["params"] for new in heirs[p][1:]]
+            for group in self.optimizer.param_groups:  # in the model's order, as an optimiser made anew would have it
+                members = set(group["params"])
+                group["params"] = [p for p in self.model.parameters() if self.records[p].before in members]
             self.optimizer.state.clear()
             self.optimizer.state.update({new: record.state for new, record in self.records.items() if record.state})
         _restate(self.model)
