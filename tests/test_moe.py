@@ -527,6 +527,28 @@ def test_presets_do_a_dense_models_work_with_four_times_its_feed_forwards():
     assert body[1] == pytest.approx(4 * body[0], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"linear": "bit"},
+        {"mixer": "retention"},
+        {"linear": "bit", "mixer": "retention", "ffn_options": {"expert": "kan", "expert_dim": 6, "n_expert": 9}},
+    ],
+)
+def test_other_ideas_in_one_model_with_experts(parts):
+    model = build("moe-nano", vocab_size=30, n_layer=2, block_size=16, seed=0, **parts)
+    idx = torch.randint(30, (1, 12), generator=torch.Generator().manual_seed(0))
+    model.loss(idx, idx).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model.eval()
+    logits, state = model.step(idx[:, :5])
+    parts_read = [logits]
+    for t in range(5, 12):
+        logits, state = model.step(idx[:, t : t + 1], state)
+        parts_read.append(logits)
+    torch.testing.assert_close(torch.cat(parts_read, 1), model(idx), atol=1e-5, rtol=1e-5)
+
+
 def mixture_model(**overrides) -> GPT:
     sizes = {"vocab_size": 257, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16, "seed": 0}
     options = {"n_expert": 5, "top_k": 2, "n_shared": 1, "balance_weight": 0.01, "z_weight": 0.001}
