@@ -119,6 +119,7 @@ class PackedBitLinear(nn.Module):
 
     Args:
         in_features, out_features, bias, eps: as in `BitLinear`.
+        device: where its buffers lie; "meta": nowhere, until a state is loaded with `assign=True`.
 
     Buffers: `packed` uint8 (I/4 rounded up, O), `scale` float32 (), `norm_weight` (I,).
 
@@ -126,16 +127,25 @@ class PackedBitLinear(nn.Module):
         ValueError: as `BitLinear`.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        *,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         if bias:
             raise ValueError("PackedBitLinear has no bias; build it, or the model, with bias=False")
         if min(in_features, out_features) < 1:
             raise ValueError(f"PackedBitLinear needs sizes of at least 1, got {in_features} → {out_features}")
         self.in_features, self.out_features, self.eps = in_features, out_features, eps
-        self.register_buffer("packed", torch.full((-(-in_features // 4), out_features), ZEROS, dtype=torch.uint8))
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("norm_weight", torch.ones(in_features))
+        shape = -(-in_features // 4), out_features
+        self.register_buffer("packed", torch.full(shape, ZEROS, dtype=torch.uint8, device=device))
+        self.register_buffer("scale", torch.ones((), device=device))
+        self.register_buffer("norm_weight", torch.ones(in_features, device=device))
         self._bound: tuple[tuple[Tensor, ...], Weights] | None = None
 
     @classmethod
@@ -153,7 +163,7 @@ class PackedBitLinear(nn.Module):
         codes, scale = layer.weight_codes()
         if not scale.isfinite():
             raise ValueError("weights hold NaN or infinity, which no ternary code can say")
-        twin = cls(layer.in_features, layer.out_features, eps=layer.eps)
+        twin = cls(layer.in_features, layer.out_features, eps=layer.eps, device="meta")
         twin.packed, twin.scale = pack_ternary(codes), scale.clone()
         twin.norm_weight = layer.norm_weight.detach().clone()
         return twin.train(layer.training)

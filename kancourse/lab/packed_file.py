@@ -10,6 +10,7 @@ Layout: safetensors, each shared tensor once; a header field `kancourse_packed` 
 tokenizer, and which names share a tensor.
 """
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -57,7 +58,7 @@ def save_packed(
     """
     path, packed = Path(path), model if isinstance(model, PackedGPT) else PackedGPT(model)
     state, config = packed.model.state_dict(), packed.config
-    if wrong := _misfit(state, build(config).state_dict()):
+    if wrong := _misfit(state, _without_weights(config).state_dict()):
         raise ValueError(f"the model is not what its config describes, so a file of it could not be loaded: {wrong}")
     first: dict[int, str] = {}
     ties = {name: first[t.data_ptr()] for name, t in state.items() if first.setdefault(t.data_ptr(), name) != name}
@@ -104,7 +105,7 @@ def load_packed(path: str | Path) -> LoadedPacked:
             tensors = {name: _taken(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path} is cut short or not a safetensors file ({error})") from error
-    model = build(ModelConfig.from_dict(header["config"]))
+    model = _without_weights(ModelConfig.from_dict(header["config"]))
     if header["bits"] != 2:
         for name, layer in _ternary(model).items():
             shape = layer.out_features, layer.in_features
@@ -117,6 +118,15 @@ def load_packed(path: str | Path) -> LoadedPacked:
         model.lm_head.weight = model.wte.weight
     tokenizer = None if header["tokenizer"] is None else Tokenizer.from_dict(header["tokenizer"])
     return LoadedPacked(PackedGPT(model.requires_grad_(False)), tokenizer)
+
+
+def _without_weights(config: ModelConfig) -> GPT:
+    """The model of a config, its packed layers without memory of their own."""
+    seats = [seat for seat in ("linear", "head") if getattr(config, seat) == "packed"]
+    options = {f"{seat}_options": getattr(config, f"{seat}_options") | {"device": "meta"} for seat in seats}
+    model = build(dataclasses.replace(config, **options))
+    model.config = config
+    return model
 
 
 def _taken(tensor: Tensor) -> Tensor:
