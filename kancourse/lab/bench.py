@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from kancourse.gpt import naive_attention
 from kancourse.lab.bench_bitnet import bench_bitnet
+from kancourse.lab.bench_growth import bench_growth
 from kancourse.lab.bench_kan import bench_kan
 from kancourse.lab.bench_moe import bench_moe
 from kancourse.lab.bench_retention import bench_retention
@@ -67,6 +68,7 @@ def bench_gpt() -> Iterator[str]:
 BENCHES: dict[str, Callable[[], Iterator[str]]] = {
     "bitnet": bench_bitnet,
     "gpt": bench_gpt,
+    "growth": bench_growth,
     "kan": bench_kan,
     "moe": bench_moe,
     "retention": bench_retention,
