@@ -1,4 +1,4 @@
-"""The command line: `python -m kancourse train|sample|evaluate|interpolate|run|bench|notebooks`, or only `kancourse`.
+"""The command line: `python -m kancourse train|sample|pack|evaluate|interpolate|run|bench|notebooks`, or `kancourse`.
 
 The flags of `train` are the fields of `Experiment`, by the same names; an error is one sentence and exit status 2.
 """
@@ -22,6 +22,7 @@ from kancourse.lab.device import pick_device
 from kancourse.lab.distributed import process_group, world
 from kancourse.lab.evaluate import evaluate
 from kancourse.lab.experiment import Experiment, run_experiment
+from kancourse.lab.packed_file import is_packed, load_packed, save_packed
 from kancourse.lab.run import run
 from kancourse.lab.sample import generate_stream
 from kancourse.lmc import align, interpolate
@@ -34,13 +35,20 @@ CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError)
 class Sample:
     """What to write, and how."""
 
-    model: str  # path of a checkpoint
+    model: str  # path of a checkpoint, or of a packed model
     prompt: str = ""  # empty: begin a document
     max_new_tokens: int = 200
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Pack:
+    """How to pack."""
+
+    bits: Literal["2", "1.6"] = "2"  # per weight; 2 is used as it lies in the file, 1.6 is smaller and read first
 
 
 @dataclass(kw_only=True)
@@ -97,7 +105,7 @@ def train_command(experiment: Experiment) -> None:
 @app.command(name="sample")
 def sample_command(config: Sample) -> None:
     """Let a checkpoint write."""
-    checkpoint = load_checkpoint(config.model)
+    checkpoint = load_packed(config.model) if is_packed(config.model) else load_checkpoint(config.model)
     if checkpoint.tokenizer is None:
         raise ValueError(f"{config.model} carries no tokenizer, so it cannot write text")
     print(config.prompt, end="", flush=True)
@@ -113,6 +121,16 @@ def sample_command(config: Sample) -> None:
     ):
         print(piece, end="", flush=True)
     print()
+
+
+@app.command(name="pack")
+def pack_command(
+    model: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], config: Pack
+) -> None:
+    """Pack a checkpoint whose matrices are ternary into one small file, which `sample` reads."""
+    checkpoint = load_checkpoint(model)
+    save_packed(out, checkpoint.model, tokenizer=checkpoint.tokenizer, bits=float(config.bits))
+    print(f"{out}: {out.stat().st_size:,} bytes; {model}: {Path(model).stat().st_size:,} bytes")
 
 
 @app.command(name="evaluate")

@@ -120,6 +120,25 @@ def test_train_sample_and_evaluate_from_the_command_line(text_file, tmp_path, ca
     assert "nats per token" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("bits", ["2", "1.6"])
+def test_a_ternary_checkpoint_is_packed_and_writes_the_same(text_file, tmp_path, capsys, bits):
+    flags = ["--model", "bit-llama-nano", "--n_layer", "1", "--block_size", "32", "--corpus", str(text_file)]
+    flags += ["--steps", "4", "--eval_every", "2", "--batch_size", "4", "--sample_tokens", "1", "--device", "cpu"]
+    main(["train", *flags, "--out_dir", str(tmp_path)])
+    best, packed = str(tmp_path / "seed-0" / "best.safetensors"), str(tmp_path / "small.safetensors")
+    capsys.readouterr()
+    main(["pack", best, packed, "--bits", bits])
+    sizes = [int(size.replace(",", "")) for size in re.findall(r"([\d,]+) bytes", capsys.readouterr().out)]
+    assert sizes[0] < sizes[1] / 2
+    for model in (best, packed):
+        main(["sample", "--model", model, "--prompt", "The sea", "--max_new_tokens", "5", "--temperature", "0"])
+    whole, small = capsys.readouterr().out.splitlines()
+    assert whole == small
+    with pytest.raises(SystemExit):
+        main(["pack", packed, str(tmp_path / "twice.safetensors")])
+    assert "error: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -28,7 +28,7 @@ from kancourse.lab.tokenizers import Tokenizer
 from kancourse.packed import PackedGPT
 from kancourse.zoo import ModelConfig, build
 
-__all__ = ["LoadedPacked", "load_packed", "save_packed"]
+__all__ = ["LoadedPacked", "is_packed", "load_packed", "save_packed"]
 
 FORMAT = 1
 FIELD = "kancourse_packed"
@@ -82,6 +82,15 @@ def save_packed(
             raise OSError(f"{path} could not be written: {error}") from error
         os.replace(Path(folder, path.name), path)
     return path
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether the file says of itself that it holds a packed model; False for anything else, or nothing, there."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return FIELD in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_packed(path: str | Path) -> LoadedPacked:
