@@ -35,7 +35,7 @@ from kancourse.retention import MultiScaleRetention
 Batches = Iterable[tuple[Tensor, Tensor]]  # (x, y) of token ids, (B, T) each, -100 where nothing is to be predicted
 
 ONE_AT_A_TIME = (SplineGrid, BitLinear, MoE, MultiScaleRetention)
-CPU_TOKENS = 128  # tokens of all points together, beyond which batching does not pay on a CPU
+CPU_TOKENS = 256  # in a batch: beyond, a CPU has enough to do with one point (`kancourse bench lmc`)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,7 +225,7 @@ def _chunk(
     row = 4 * floats
     if chunk_size is None:
         on_cpu = next(model.parameters()).device.type == "cpu"
-        wanted = max(1, CPU_TOKENS // (rows * length)) if on_cpu else n_points
+        wanted = 1 if on_cpu and rows * length > CPU_TOKENS else n_points
         chunk_size = max(1, min(wanted, memory // (weights + rows * row)))
     chunk_size = min(chunk_size, n_points)
     left = memory - chunk_size * weights

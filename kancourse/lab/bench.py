@@ -17,6 +17,7 @@ from kancourse.gpt import naive_attention
 from kancourse.lab.bench_bitnet import bench_bitnet
 from kancourse.lab.bench_growth import bench_growth
 from kancourse.lab.bench_kan import bench_kan
+from kancourse.lab.bench_lmc import bench_lmc
 from kancourse.lab.bench_moe import bench_moe
 from kancourse.lab.bench_retention import bench_retention
 from kancourse.lab.meters import saved_tensor_bytes
@@ -70,6 +71,7 @@ BENCHES: dict[str, Callable[[], Iterator[str]]] = {
     "gpt": bench_gpt,
     "growth": bench_growth,
     "kan": bench_kan,
+    "lmc": bench_lmc,
     "moe": bench_moe,
     "retention": bench_retention,
 }
