@@ -175,7 +175,9 @@ def test_stored_claims_follow_from_their_numbers(path: Path) -> None:
     assert path.stem in notebook.read_text(encoding="utf-8"), f"{notebook.name} makes no such claim any more"
 
 
-MARKS = "".join(f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\n" for name in ("notebooks", "results", "claims"))
+MARKS = "".join(
+    f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\n" for name in ("notebooks", "results", "studies", "claims")
+)
 
 
 def test_tables_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +186,10 @@ def test_tables_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write(lesson(), tmp_path)
     claims.save(claim("a_claim", **BASIC, measured=[1.0, 3.0], baseline=[3.5], seeds=[0, 1]), tmp_path / "claims")
     monkeypatch.setattr(readme, "results_table", lambda: "| run |\n|---|\n| a |")
-    assert refresh(replace(args, check=True), None) == ["notebooks", "results", "claims"]
-    assert args.readme.read_text().count("old") == 3
-    assert refresh(args, None) == ["notebooks", "results", "claims"]  # out of date, and written now
+    monkeypatch.setattr(readme, "studies_table", lambda: "| study |\n|---|\n| b |")
+    assert refresh(replace(args, check=True), None) == ["notebooks", "results", "studies", "claims"]
+    assert args.readme.read_text().count("old") == 4
+    assert refresh(args, None) == ["notebooks", "results", "studies", "claims"]  # out of date, and written now
     assert refresh(replace(args, check=True), None) == []
     text = args.readme.read_text()
     assert text.startswith("# Title\n<!-- notebooks:begin -->\n| notebook | you will build |")
@@ -198,6 +201,7 @@ def test_tables_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_empty_table_has_no_heading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readme, "results_table", lambda: "| run |\n|---|")
+    monkeypatch.setattr(readme, "studies_table", lambda: "| study |\n|---|")
     args = ReadmeArgs(readme=tmp_path / "README.md", notebooks=tmp_path, claims=tmp_path)
     args.readme.write_text(MARKS)
     refresh(args, None)

@@ -261,6 +261,11 @@ def test_the_example_of_the_readme_runs() -> None:
     assert names["result"].steps == 1
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*/*.json")), ids=lambda path: path.stem)
+def test_what_is_recorded_names_no_folder_of_the_machine_it_ran_on(path: Path) -> None:
+    assert not re.search(r'"(/|[A-Z]:\\\\)[^"\n]*/', path.read_text(encoding="utf-8"))
+
+
 # --- the wheel ---
 
 

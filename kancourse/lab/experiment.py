@@ -4,7 +4,7 @@ Its fields are the flags of `kancourse train`, the parameters of `train.ipynb` a
 exists once and means the same everywhere. What comes out is a record (see `records.py`).
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from kancourse.lab.evaluate import evaluate
 from kancourse.lab.meters import count_flops, count_parameters
 from kancourse.lab.microworld import judge
 from kancourse.lab.probes import PROBES
-from kancourse.lab.records import as_json, environment, summary, write_record
+from kancourse.lab.records import environment, summary, write_record
+from kancourse.lab.records import settings as recorded
 from kancourse.lab.sample import generate, generate_documents
 from kancourse.lab.train import BEST, TrainConfig, TrainResult, train
 from kancourse.zoo import ModelConfig, build, configure
@@ -107,7 +108,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         runs.append(measure(model, result, experiment, corpus, seed))
     record = {
         "kind": "training",
-        "experiment": as_json(asdict(experiment)),
+        "experiment": recorded(experiment),
         "corpus": corpus.describe(),
         "model": config.to_dict(),
         "parameters": count_parameters(model),

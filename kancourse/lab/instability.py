@@ -33,7 +33,7 @@ from kancourse.lab.experiment import Experiment
 from kancourse.lab.gpt2_weights import load_gpt2
 from kancourse.lab.meters import count_parameters
 from kancourse.lab.optim import make_adamw
-from kancourse.lab.records import as_json, environment, summary, write_record
+from kancourse.lab.records import environment, settings, summary, write_record
 from kancourse.lab.train import LATEST, TrainConfig, train
 from kancourse.lmc_states import as_vector
 from kancourse.zoo import build
@@ -113,7 +113,7 @@ def run_instability(
                         on_pair(row)
     record = {
         "kind": "instability",
-        "instability": as_json(asdict(instability)),
+        "instability": settings(instability),
         "corpus": corpus.describe(),
         "model": probe.config.to_dict(),
         "parameters": count_parameters(probe),

@@ -7,6 +7,7 @@
 import json
 import os
 import platform
+from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -43,9 +44,11 @@ def results_dir() -> Path:
     return data_dir() / "results"
 
 
-def as_json(data: dict[str, Any]) -> dict[str, Any]:
-    """The data as reading it back from JSON will give it: tuples are lists."""
-    return json.loads(json.dumps(data, allow_nan=False))
+def settings(config: Any) -> dict[str, Any]:
+    """The fields of a configuration as a record keeps them: as JSON has them, without this machine's folder."""
+    told = json.loads(json.dumps(asdict(config), allow_nan=False))
+    told.pop("out_dir", None)
+    return told
 
 
 def write_record(name: str, record: dict[str, Any]) -> Path:

@@ -8,13 +8,13 @@
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kancourse.lab.experiment import Experiment, run_experiment
-from kancourse.lab.records import as_json, environment, write_record
+from kancourse.lab.records import environment, settings, write_record
 from kancourse.zoo import check_fields
 
 OWN = ("n_seeds", "record", "out_dir")  # fields of the study, which neither base nor arms may set
@@ -84,8 +84,7 @@ def run_study(study: Study, *, on_arm: Callable[[str, dict[str, Any]], None] | N
     if shared is None:
         for arm, corpus in zip(arms.values(), corpora, strict=True):
             arm["corpus"] = corpus
-    told = as_json(asdict(study))
-    record = {"kind": "study", "study": told, "corpus": shared, "arms": arms, "environment": environment()}
+    record = {"kind": "study", "study": settings(study), "corpus": shared, "arms": arms, "environment": environment()}
     if study.record:
         write_record(study.record, record)
     return record
