@@ -18,7 +18,9 @@ from kancourse.lesson.document import load
 from kancourse.lesson.notebooks import NotebookArgs, check, execute, stamp, strip, sync
 
 ADDRESS = "https://github.com/someone/kancourse"
-MARKS = "".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in ("notebooks", "results", "studies", "claims"))
+MARKS = "".join(
+    f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in ("notebooks", "results", "studies", "claims")
+)
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def bench_moe() -> Iterator[str]:
 
 
 def count(module: nn.Module) -> int:
+    """Its parameters."""
     return sum(p.numel() for p in module.parameters())
 
 
