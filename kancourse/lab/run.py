@@ -127,7 +127,7 @@ def run(yaml_path: str | Path, *, output: str | Path | None = None, progress: bo
     )
     with tempfile.TemporaryDirectory() as scratch:
         values = Path(scratch) / "parameters.yaml"
-        values.write_text(yaml.safe_dump(todo.parameters, allow_unicode=True), encoding="utf-8")
+        values.write_text(yaml.safe_dump(todo.parameters, allow_unicode=True, sort_keys=False), encoding="utf-8")
         told = "--log-output" if progress else "--log-level=ERROR"
         where = [f"--parameters_file={values}", f"--cwd={todo.notebook.parent}"]
         options = ["--no-progress-bar", "--kernel=python3", "--language=python", told, *where]
