@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kancourse.lab.bench import BENCHES, time_ratio
+from kancourse.lab.bench import BENCHES
+from kancourse.lab.timing import time_ratio
 from kancourse.lab.bench_retention import bench_retention, decode, seen_state, state_bytes, training_step
 from kancourse.zoo import build
 

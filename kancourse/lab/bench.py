@@ -1,14 +1,10 @@
 """Benchmarks as ratios from one run on the user's machine: never bare seconds, which mean nothing elsewhere.
 
-- Two contestants are timed in turn, A B A B …, and the ratio is the median over pairs: a machine whose speed drifts
-  drifts for both.
+- Two contestants are timed in turn (`timing.py`), so that a machine whose speed drifts drifts for both.
 - `BENCHES` maps a name to a function that yields lines; a new idea adds its row.
 """
 
-import time
 from collections.abc import Callable, Iterator
-from statistics import median
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,20 +18,8 @@ from kancourse.lab.bench_moe import bench_moe
 from kancourse.lab.bench_retention import bench_retention
 from kancourse.lab.meters import saved_tensor_bytes
 from kancourse.lab.sample import generate_ids
+from kancourse.lab.timing import time_ratio
 from kancourse.zoo import build
-
-
-def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], *, pairs: int = 7) -> float:
-    """How many times as long `slow` takes as `fast`: the median over interleaved pairs, after one warm-up of each."""
-    slow(), fast()
-    ratios = []
-    for _ in range(pairs):
-        start = time.perf_counter()
-        slow()
-        middle = time.perf_counter()
-        fast()
-        ratios.append((middle - start) / (time.perf_counter() - middle))
-    return median(ratios)
 
 
 def bench_gpt() -> Iterator[str]:

@@ -23,6 +23,7 @@ from kancourse.lab.bench_retention import FAR, NEAR, decode, seen_state, state_b
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
 from kancourse.lab.meters import count_parameters
 from kancourse.lab.packed_file import load_packed, save_packed
+from kancourse.lab.timing import time_ratio
 from kancourse.packed import PackedGPT, packed_bytes
 from kancourse.zoo import build
 
@@ -101,8 +102,6 @@ def bench_bitnet(sizes: dict[str, Any] = SIZES, *, read: int = READ, far: int = 
 
 
 def _bench(sizes: dict[str, Any], read: int, far: int) -> Iterator[str]:
-    from kancourse.lab.bench import time_ratio  # which imports this file
-
     yield f"on one thread; products by {bit_kernel().name} ({bit_kernel().reason})"
     inputs, outputs = MATRIX
     layer, dense, x = BitLinear(inputs, outputs), nn.Linear(inputs, outputs, bias=False), torch.randn(1, inputs)

@@ -8,6 +8,7 @@ from torch import nn
 
 from kancourse.growth import GenerationAdamW, GrowableLinear, fuse, grow
 from kancourse.lab.optim import decay_groups
+from kancourse.lab.timing import time_ratio
 from kancourse.zoo import build
 
 GROWTHS = {
@@ -28,8 +29,6 @@ def bench_growth(*, batch_size: int = 16, pairs: int = 7) -> Iterator[str]:
         batch_size: sequences of 128 tokens in a training step.
         pairs: timings of each, in turn.
     """
-    from kancourse.lab.bench import time_ratio  # which imports this file
-
     model = build("llama-micro", **SIZES, seed=0)
     optimizer = GenerationAdamW(decay_groups(model, 0.1), lr=1e-3, fused=True)
     idx = torch.randint(SIZES["vocab_size"], (batch_size, SIZES["block_size"]))

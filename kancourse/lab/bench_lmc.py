@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from kancourse.lab.device import pick_device
+from kancourse.lab.timing import time_ratio
 from kancourse.lmc import align, loss_path, naive_loss_path, permute, random_permutations
 from kancourse.zoo import build
 
@@ -26,8 +27,6 @@ def bench_lmc(names: Sequence[str] = ("gpt-nano", "gpt-micro"), rows_of: Sequenc
         names: presets.
         rows_of: batches have so many rows, ascending.
     """
-    from kancourse.lab.bench import time_ratio  # which imports this file
-
     device = pick_device().device
     for name in names:
         sizes = {"vocab_size": VOCABULARY, "block_size": LENGTH}

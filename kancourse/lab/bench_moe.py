@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kancourse.gpt import GPTConfig, SwiGLU
+from kancourse.lab.timing import time_ratio
 from kancourse.moe import MoE, moe_feed_forward, naive_moe, softmax_gate
 
 WIDTH, TOKENS = 256, 2048
@@ -14,8 +15,6 @@ WIDTH, TOKENS = 256, 2048
 
 def bench_moe() -> Iterator[str]:
     """Training step, decoding step and the loop, each against what it should be compared with."""
-    from kancourse.lab.bench import time_ratio  # which imports this file
-
     generator = torch.Generator().manual_seed(0)
     config = GPTConfig(n_embd=WIDTH, n_head=1, bias=False)
     x, direction = torch.randn(2, TOKENS, WIDTH, generator=generator)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kancourse.attention import KVCache
 from kancourse.gpt import GPT, DecodeState
+from kancourse.lab.timing import time_ratio
 from kancourse.retention import (
     RetentionState,
     chunkwise_retention,
@@ -61,8 +62,6 @@ def decode(model: GPT, state: DecodeState, n_tokens: int = DECODED) -> None:
 
 def bench_retention() -> Iterator[str]:
     """Retention against its formula, and over length and context against attention."""
-    from kancourse.lab.bench import time_ratio  # which imports this file
-
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, 4, LONG, 32, generator=generator)
     decay, few = retention_decay(4), slice(0, 96)

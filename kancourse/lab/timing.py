@@ -1,0 +1,19 @@
+"""Timing as a ratio of two: contestants run in turn, A B A B …, and the ratio is the median over pairs."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+
+def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], *, pairs: int = 7) -> float:
+    """How many times as long `slow` takes as `fast`: the median over interleaved pairs, after one warm-up of each."""
+    slow(), fast()
+    ratios = []
+    for _ in range(pairs):
+        start = time.perf_counter()
+        slow()
+        middle = time.perf_counter()
+        fast()
+        ratios.append((middle - start) / (time.perf_counter() - middle))
+    return median(ratios)
