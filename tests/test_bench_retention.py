@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kancourse.lab.bench import BENCHES
-from kancourse.lab.timing import time_ratio
 from kancourse.lab.bench_retention import bench_retention, decode, seen_state, state_bytes, training_step
+from kancourse.lab.timing import time_ratio
 from kancourse.zoo import build
 
 
