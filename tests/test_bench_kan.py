@@ -9,7 +9,8 @@ from kancourse import kernel_choice
 from kancourse.kan import KANLinear, kernel, naive_kan_linear
 from kancourse.lab import bench_kan as module
 from kancourse.lab.bench import BENCHES
-from kancourse.lab.bench_kan import CASES, PEERS, Case, UsualKANLinear, bench_kan
+from kancourse.lab.bench_kan import CASES, PEERS, Case, bench_kan
+from kancourse.lab.usual_kan import UsualKANLinear
 
 TINY = (Case(40, 3, 5), Case(50, 3, 5))
 

@@ -28,10 +28,10 @@ from kancourse.kan import (
     suggest_formulas,
     use_kernel,
 )
-from kancourse.lab.bench_kan import UsualKANLinear
 from kancourse.lab.meters import count_flops, saved_tensor_bytes
 from kancourse.lab.microworld import stream
 from kancourse.lab.optim import decay_groups
+from kancourse.lab.usual_kan import UsualKANLinear
 from kancourse.splines import bspline_basis
 
 NAIVE = {KANLinear: naive_kan_linear, SharedKANLinear: naive_shared_kan_linear}

@@ -14,7 +14,6 @@ from kancourse.lab.memory import (
     SOURCE_BATCH,
     SOURCE_COPIES,
     USUAL_KEPT,
-    UsualKANLinear,
     lean_memory,
     measure_lean,
     measure_naive_swap,
@@ -23,6 +22,7 @@ from kancourse.lab.memory import (
     naive_swap_parameters,
 )
 from kancourse.lab.meters import saved_tensor_bytes
+from kancourse.lab.usual_kan import UsualKANLinear
 from kancourse.zoo import ModelConfig, build, configure
 
 TOLERANCE = 0.15  # how far a law may lie from the measurement, relative to it
@@ -85,13 +85,13 @@ def test_what_the_blocks_keep_is_what_the_law_says(n_head, n_layer, block_size, 
 
 def test_the_usual_layer_keeps_what_the_law_says_and_computes_what_ours_does():
     torch.manual_seed(0)
-    layer, x = UsualKANLinear(32, 8), (2 * torch.rand(50, 32) - 1).requires_grad_()
+    layer, x = UsualKANLinear(32, 8, grid_range=(-1.0, 1.0)), (2 * torch.rand(50, 32) - 1).requires_grad_()
     kept = saved_tensor_bytes(lambda: layer(x), ignore=layer) / x.numel()
     assert kept == pytest.approx(USUAL_KEPT, rel=0.02)
     ours = KANLinear(32, 8, grid_range=(-1.0, 1.0))
     with torch.no_grad():
         ours.base_weight.copy_(layer.base_weight)
-        ours.spline_weight.copy_(layer.spline_weight * layer.spline_scaler[..., None])
+        ours.spline_weight.copy_(layer.spline_weight * layer.spline_scale[..., None])
     torch.testing.assert_close(ours(x), layer(x), atol=1e-5, rtol=1e-4)
     before = layer(x)
     layer.scale_output_(0.5)

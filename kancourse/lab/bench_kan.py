@@ -20,15 +20,15 @@ from functools import partial
 from statistics import geometric_mean, median
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from kancourse.kan import KANLinear, SharedKANLinear
 from kancourse.kan_sparse import sparse_library
 from kancourse.kernel_choice import kernel, missing_compiler, use_kernel
 from kancourse.lab.meters import saved_tensor_bytes
+from kancourse.lab.usual_kan import UsualKANLinear
 
-__all__ = ["CASES", "PEERS", "Case", "UsualKANLinear", "bench_kan"]
+__all__ = ["CASES", "PEERS", "Case", "bench_kan"]
 
 MODES = ("eager", "compiled")
 WANTED = {"eager": 3.5, "compiled": 5.5}  # times as fast as the usual kind
@@ -51,51 +51,6 @@ class Case:
 
 
 CASES = tuple(Case(tokens, *shape) for tokens in (2048, 8192) for shape in ((128, 512), (512, 128), (384, 1536)))
-
-
-class UsualKANLinear(nn.Module):
-    """A KAN layer as it is usually written: all basis functions by Cox–de Boor, two products, autograd for the rest.
-
-    The grid ends at its extension, beyond which the splines are zero.
-
-    Args:
-        in_features, out_features: I and O.
-        grid_size, order, grid_range: as for `KANLinear`.
-
-    Parameters: `base_weight (O, I)`, `spline_weight (O, I, M)`, and `spline_scale (O, I)`, which multiplies it.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        grid_size: int = 5,
-        order: int = 3,
-        grid_range: tuple[float, float] = (-3.0, 3.0),
-    ) -> None:
-        super().__init__()
-        self.order, (low, high) = order, grid_range
-        knots = low + torch.arange(-order, grid_size + order + 1) * ((high - low) / grid_size)
-        self.register_buffer("knots", knots.repeat(in_features, 1))  # (I, G+2K+1)
-        self.base_weight = nn.Parameter(torch.randn(out_features, in_features) / in_features**0.5)
-        self.spline_weight = nn.Parameter(0.1 * torch.randn(out_features, in_features, grid_size + order))
-        self.spline_scale = nn.Parameter(torch.randn(out_features, in_features) / in_features**0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, I) → (N, O)."""
-        weight = self.spline_weight * self.spline_scale[..., None]
-        return F.linear(F.silu(x), self.base_weight) + F.linear(self.basis(x).flatten(1), weight.flatten(1))
-
-    def basis(self, x: Tensor) -> Tensor:
-        """(N, I) → (N, I, M)."""
-        x, t = x[..., None], self.knots
-        basis = ((x >= t[:, :-1]) & (x < t[:, 1:])).to(x.dtype)  # (N, I, G+2K)
-        for p in range(1, self.order + 1):
-            rise = (x - t[:, : -p - 1]) / (t[:, p:-1] - t[:, : -p - 1])
-            fall = (t[:, p + 1 :] - x) / (t[:, p + 1 :] - t[:, 1:-p])
-            basis = rise * basis[..., :-1] + fall * basis[..., 1:]
-        return basis
 
 
 @dataclass(frozen=True)

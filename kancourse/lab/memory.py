@@ -13,6 +13,7 @@ O out_features, G grid intervals, K order, M = G+K.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from kancourse.gpt import GPT, LOGIT_BUDGET, GPTConfig, LinearFactory
 from kancourse.kan_kernel import Filler
 from kancourse.lab.meters import peak_memory
 from kancourse.lab.optim import make_adamw
+from kancourse.lab.usual_kan import UsualKANLinear
 from kancourse.zoo import ModelConfig, build, configure
 
 FLOAT = 4  # bytes
@@ -145,37 +147,6 @@ def measure_naive_swap(config: GPTConfig, batch_size: int) -> int:
     return measure_step(model, batch_size, loss)
 
 
-class UsualKANLinear(nn.Module):
-    """A KAN layer as most public code has it: ten weights per edge, grid [-1, 1], autograd through Cox–de Boor."""
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = False, grid_size: int = 5, order: int = 3):
-        super().__init__()
-        self.in_features, self.out_features, self.order = in_features, out_features, order
-        edges = (out_features, in_features)
-        self.base_weight = nn.Parameter(torch.randn(edges) / math.sqrt(in_features))
-        self.spline_weight = nn.Parameter(0.1 * torch.randn(*edges, grid_size + order))
-        self.spline_scaler = nn.Parameter(torch.randn(edges) / math.sqrt(in_features))
-        knots = -1 + (2 / grid_size) * torch.arange(-order, grid_size + order + 1)
-        self.register_buffer("knots", knots.expand(in_features, -1).contiguous())  # (I, G+2K+1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., I) → (..., O)."""
-        t, points = self.knots, x[..., None]
-        basis = ((points >= t[:, :-1]) & (points < t[:, 1:])).to(x.dtype)  # (..., I, G+2K)
-        for p in range(1, self.order + 1):
-            rise = (points - t[:, : -p - 1]) / (t[:, p:-1] - t[:, : -p - 1])
-            fall = (t[:, p + 1 :] - points) / (t[:, p + 1 :] - t[:, 1:-p])
-            basis = rise * basis[..., :-1] + fall * basis[..., 1:]  # (..., I, G+2K-p)
-        splines = self.spline_weight * self.spline_scaler[..., None]  # (O, I, M)
-        return F.linear(F.silu(x), self.base_weight) + F.linear(basis.flatten(-2), splines.flatten(1))
-
-    def scale_output_(self, factor: float) -> None:
-        """Multiply the output by `factor`."""
-        with torch.no_grad():
-            self.base_weight.mul_(factor)
-            self.spline_scaler.mul_(factor)
-
-
 class _SquareAttention(CausalSelfAttention):
     """Attention that stores its T×T matrices, as minGPT does."""
 
@@ -200,12 +171,13 @@ class _TwoLayers(nn.Module):
 
 def naive_swap(config: GPTConfig) -> GPT:
     """minGPT with every matrix, the head too, a KAN layer of the usual kind."""
+    linear = partial(UsualKANLinear, grid_range=(-1.0, 1.0))
     return GPT(
         replace(config, tie_head=False),
         mixer=_SquareAttention,
         ffn=_TwoLayers,
-        linear=UsualKANLinear,
-        head=UsualKANLinear,
+        linear=linear,
+        head=linear,
     )
 
 
