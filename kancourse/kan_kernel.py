@@ -69,7 +69,7 @@ def _slope_product_in_place(x: Tensor, d: Tensor, grid: Grid, here: list[Tensor]
 class Filler:
     """Fills one scratch with the planes of one chunk of tokens after another, with the kernel in use."""
 
-    elements: ClassVar = {"eager": 2**17, "compiled": 2**19}  # tokens × features of a chunk on a CPU, by its caches
+    elements: ClassVar = {"eager": 2**18, "compiled": 2**19}  # tokens × features of a chunk on a CPU, by its caches
     gpu_elements = 2**22  # the same on anything else
     least_rows = 256  # but at least so many tokens, or the products get slow
 
