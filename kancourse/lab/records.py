@@ -7,6 +7,7 @@
 import json
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
@@ -80,18 +81,15 @@ def results_table() -> str:
         "| run | model | parameters | validation loss: mean (band), seeds | unigram entropy | floor | minutes | on |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(results_dir().glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("kind") != "training":
-            continue
-        loss, corpus, where = record["val_loss"], record["corpus"], record["environment"]
+    for path, record in _records("training"):
+        loss, corpus = record["val_loss"], record["corpus"]
         floor = "unknown" if corpus["val_floor"] is None else f"{corpus['val_floor']:.3f}"
         minutes = fmean(run["seconds"] for run in record["runs"]) / 60
         rows.append(
             f"| [{path.stem}](data/results/{path.name}) | {record['experiment']['model']} on {corpus['corpus']} "
             f"| {record['parameters']['total']:,} | {loss['mean']:.4f} ({loss['min']:.4f} to {loss['max']:.4f}), "
             f"{loss['n']} | {corpus['val_unigram_entropy']:.3f} | {floor} | {minutes:.1f} "
-            f"| {where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']} |"
+            f"| {_where(record['environment'])} |"
         )
     return "\n".join(rows)
 
@@ -102,24 +100,33 @@ def studies_table() -> str:
         "| study | arms: validation loss, mean (band) | seeds | unigram entropy | floor | on |",
         "|---|---|---|---|---|---|",
     ]
-    for path in sorted(results_dir().glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("kind") != "study":
-            continue
+    for path, record in _records("study"):
         losses = sorted(((arm["val_loss"], name) for name, arm in record["arms"].items()), key=lambda p: p[0]["mean"])
         told = "<br>".join(
             f"{name}: {loss['mean']:.3f} ({loss['min']:.3f} to {loss['max']:.3f})" for loss, name in losses
         )
-        corpus, where = record["corpus"] or {}, record["environment"]
+        corpus = record["corpus"] or {}
         unigram, floor = (
             "differs" if not corpus else "unknown" if corpus[key] is None else f"{corpus[key]:.3f}"
             for key in ("val_unigram_entropy", "val_floor")
         )
         rows.append(
             f"| [{path.stem}](data/results/{path.name}) | {told} | {losses[0][0]['n']} | {unigram} | {floor} "
-            f"| {where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']} |"
+            f"| {_where(record['environment'])} |"
         )
     return "\n".join(rows)
+
+
+def _records(kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """All records of one kind with their paths, by name."""
+    for path in sorted(results_dir().glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("kind") == kind:
+            yield path, record
+
+
+def _where(machine: dict[str, str | int]) -> str:
+    return f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, {machine['date']}"
 
 
 def _processor() -> str:
