@@ -14,6 +14,7 @@ Shapes: N tokens, I in_features, O out_features, G grid intervals, K order, M = 
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -74,8 +75,21 @@ def fits(x: Tensor, weight: Tensor, order: int, dtype: torch.dtype) -> bool:
         and order <= MAX_ORDER
         and len(weight) % LANES == 0
         and len(x) >= LEAST_TOKENS
-        and sparse_library()[0] is not None
+        and _can_run()
     )
+
+
+def _can_run() -> bool:
+    """Whether there are loops; where there are none, the log is told why, once."""
+    library, why = sparse_library()
+    if library is None:
+        _tell(why)
+    return library is not None
+
+
+@functools.cache
+def _tell(why: str) -> None:
+    logging.getLogger(__name__).warning("the compiled KAN kernel multiplies densely: %s", why)
 
 
 def sparse_kan(x: Tensor, base_weight: Tensor, spline_weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:

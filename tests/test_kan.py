@@ -159,7 +159,7 @@ def test_sparse_loops_keep_nan_in_its_token_and_give_the_same_bits_with_any_numb
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_without_a_compiler_for_sparse_loops_the_products_are_dense_and_it_is_said(monkeypatch, tmp_path):
+def test_without_a_compiler_for_sparse_loops_the_products_are_dense_and_it_is_said(monkeypatch, tmp_path, caplog):
     fresh = kan_sparse.sparse_library.__wrapped__
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -171,7 +171,11 @@ def test_without_a_compiler_for_sparse_loops_the_products_are_dense_and_it_is_sa
     monkeypatch.setenv("CXX", str(tmp_path / "broken"))
     assert fresh() == (None, f"{tmp_path / 'broken'} cannot build the sparse loops: no such flag")
     monkeypatch.setattr(kan_sparse, "sparse_library", fresh)
-    assert not kan_sparse.fits(torch.zeros(999, 3), torch.zeros(16, 3), 3, torch.float32)
+    for _ in range(2):
+        assert not kan_sparse.fits(torch.zeros(999, 3), torch.zeros(16, 3), 3, torch.float32)
+    assert [record.message.partition(": ")[0] for record in caplog.records] == [
+        "the compiled KAN kernel multiplies densely"
+    ]
 
 
 def test_inside_the_grid_it_is_the_formula_with_the_literal_basis():
