@@ -38,7 +38,7 @@ class Notebook:
 
     @property
     def is_lesson(self) -> bool:
-        return re.match(r"\d\d_", self.name) is not None
+        return re.match(r"\d\d[a-z]?_", self.name) is not None
 
     def code(self, tag: str | None = None) -> Iterator[tuple[int, NotebookNode]]:
         """(index, cell) of code cells, of one tag when asked."""
