@@ -130,6 +130,12 @@ def rms_normalise(x: Tensor, norm_weight: Tensor, eps: float) -> tuple[Tensor, T
     return x * r * norm_weight, r
 
 
+def rms_gradient(grad: Tensor, x: Tensor, r: Tensor, norm_weight: Tensor) -> Tensor:
+    """The gradient of the norm's input, from that of its output z: all float32, (..., I), with r of `rms_normalise`."""
+    unit, grad_unit = x * r, grad * norm_weight
+    return r * (grad_unit - unit * (grad_unit * unit).mean(-1, keepdim=True))
+
+
 def round_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     """`absmax_quantize` without its check: a token that is not finite gets the scale NaN."""
     x = x.float()

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from kancourse.bit_codes import LARGEST_CODE, LEAST, bit_input_codes, bit_product
+from kancourse.bit_codes import LARGEST_CODE, LEAST, bit_input_codes, bit_product, rms_gradient, rms_normalise
 from kancourse.bit_kernel import Weights, Work, bit_linear_rows, compiled, float32_numbers
 from kancourse.bit_kernel_choice import bit_kernel
 
@@ -113,8 +114,9 @@ def _unpack(packed: Tensor, bits: float = 2) -> Tensor:
 
 
 class PackedBitLinear(nn.Module):
-    """A `BitLinear` for inference only: the same outputs to the last bit, from a sixteenth of the bytes.
+    """A `BitLinear` whose weights are fixed: the same outputs to the last bit, from a sixteenth of the bytes.
 
+    Its weights cannot be trained; what stands before it can, as gradients pass to its input as `BitLinear` passes them.
     Made by `from_bit_linear`; made by itself, all its weights are zero, ready for `load_state_dict`.
 
     Args:
@@ -169,20 +171,18 @@ class PackedBitLinear(nn.Module):
         return twin.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., I) → (..., O), as `BitLinear` in value; no gradient passes.
+        """(..., I) → (..., O), as `BitLinear` in value and in the gradient of x.
 
         Raises:
             ValueError: another number of features.
             TypeError: x is not of a floating dtype.
-            RuntimeError: called for training.
         """
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"PackedBitLinear takes {self.in_features} features on the last axis, got {(*x.shape,)}")
         if not x.is_floating_point():
             raise TypeError(f"PackedBitLinear takes floating-point numbers, got {x.dtype}")
-        if self.training and torch.is_grad_enabled() and x.requires_grad:
-            raise RuntimeError("packed weights cannot be trained: train the BitLinear, or call eval() to use them")
-        y = self._rows(x.detach().reshape(-1, self.in_features).float())
+        rows = x.reshape(-1, self.in_features).float()
+        y = _PackedProduct.apply(rows, self) if torch.is_grad_enabled() and x.requires_grad else self._rows(rows)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
     @torch.no_grad()
@@ -229,6 +229,26 @@ class PackedBitLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_bound": None}  # a copy has buffers of its own
+
+
+class _PackedProduct(torch.autograd.Function):
+    """The rows of a packed layer; backward to the input alone, as if nothing had been rounded on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: PackedBitLinear) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.layer = layer
+        return layer._rows(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,), layer = ctx.saved_tensors, ctx.layer
+        with torch.autocast(grad.device.type, enabled=False):
+            matrix = _unpack(layer.packed)[: layer.in_features].float()  # (I, O)
+            norm_weight = layer.norm_weight.float()
+            r = rms_normalise(x, norm_weight, layer.eps)[1]  # (N, 1)
+            return rms_gradient((grad * layer.scale) @ matrix.T, x, r, norm_weight), None
 
 
 def scratch(size: int) -> Work:

@@ -35,6 +35,7 @@ from kancourse.bit_codes import (
     bit_input_codes,
     bit_product,
     ordered_sum_,
+    rms_gradient,
     rms_normalise,
     round_binary,
     round_ternary,
@@ -218,8 +219,6 @@ class _BitProduct(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             grad_weight = (grad * scale).T @ codes.float()  # (O, I)
             grad_z = (grad * scale_w) @ codes_w.float()  # (N, I)
-            unit = x * r
-            grad_norm_weight = (grad_z * unit).sum(0)  # (I,)
-            grad_unit = grad_z * norm_weight
-            grad_x = r * (grad_unit - unit * (grad_unit * unit).mean(-1, keepdim=True))
+            grad_norm_weight = (grad_z * (x * r)).sum(0)  # (I,)
+            grad_x = rms_gradient(grad_z, x, r, norm_weight)
         return grad_x, grad_norm_weight, grad_weight, None, None, None

@@ -225,13 +225,21 @@ def test_what_cannot_be_packed_or_used_is_refused():
         PackedBitLinear.from_bit_linear(layer)
 
 
-def test_training_through_packed_weights_is_refused():
-    layer, x = layer_and_input(4, 3, 2)
-    packed = PackedBitLinear.from_bit_linear(layer).train()
-    x.requires_grad_()
-    with pytest.raises(RuntimeError, match="packed weights cannot be trained"):
-        packed(x)
-    assert not packed.eval()(x).requires_grad
+@pytest.mark.parametrize("kernel", ["numba", "eager"])
+@pytest.mark.parametrize(("inputs", "outputs", "count"), [(1, 1, 1), (5, 3, 2), (33, 17, 7), (64, 48, 50)])
+def test_the_gradient_of_the_input_is_the_unpacked_layers(kernel, inputs, outputs, count):
+    use_bit_kernel(kernel)
+    layer, x = layer_and_input(inputs, outputs, count)
+    packed, gradients = PackedBitLinear.from_bit_linear(layer).train(), []
+    for module in (layer, packed):
+        seen = x.clone().requires_grad_()
+        y = module(seen)
+        y.backward(torch.linspace(-1, 1, y.numel()).view_as(y))
+        gradients.append(seen.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+    assert not list(packed.parameters())
+    with torch.no_grad():
+        assert not packed(x.clone().requires_grad_()).requires_grad
 
 
 # --- who multiplies ---
