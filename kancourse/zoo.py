@@ -19,6 +19,7 @@ from torch import nn
 from kancourse.attention import CausalSelfAttention
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BinaryLinear, BitLinear
+from kancourse.elephant import ElephantGLU, GatedFeedForward, XElephantGLU
 from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, NormFactory, SwiGLU
 from kancourse.growth_vocabulary import CurriculumHead
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
@@ -26,7 +27,16 @@ from kancourse.moe import MoE, mixtral_gate, moe_feed_forward, sigmoid_gate, sof
 from kancourse.retention import MultiScaleRetention
 
 MIXERS = {"attention": CausalSelfAttention, "retention": MultiScaleRetention}
-FFNS = {"mlp": MLP, "swiglu": SwiGLU, "kan": KANFeedForward, "dense_mlp": lambda config, linear: MLP(config)}
+FFNS = {
+    "mlp": MLP,
+    "swiglu": SwiGLU,
+    "elephant": ElephantGLU,
+    "x_elephant": XElephantGLU,
+    "bilinear": partial(GatedFeedForward, gate=lambda hidden: nn.Identity()),
+    "glu": partial(GatedFeedForward, gate=lambda hidden: nn.Sigmoid()),
+    "kan": KANFeedForward,
+    "dense_mlp": lambda config, linear: MLP(config),
+}
 LINEARS = {
     "dense": nn.Linear,
     "kan": KANLinear,
