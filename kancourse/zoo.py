@@ -23,10 +23,13 @@ from kancourse.elephant import ElephantGLU, GatedFeedForward, XElephantGLU
 from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, NormFactory, SwiGLU
 from kancourse.growth_vocabulary import CurriculumHead
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
+from kancourse.mini_mixture import FlatMixture, MiniMixture
 from kancourse.moe import MoE, mixtral_gate, moe_feed_forward, sigmoid_gate, softmax_gate
+from kancourse.pattern_ffn import PatternAttention, TokenParameterAttention
 from kancourse.retention import MultiScaleRetention
+from kancourse.segment_memory import BandedAttention
 
-MIXERS = {"attention": CausalSelfAttention, "retention": MultiScaleRetention}
+MIXERS = {"attention": CausalSelfAttention, "retention": MultiScaleRetention, "banded": BandedAttention}
 FFNS = {
     "mlp": MLP,
     "swiglu": SwiGLU,
@@ -34,6 +37,10 @@ FFNS = {
     "x_elephant": XElephantGLU,
     "bilinear": partial(GatedFeedForward, gate=lambda hidden: nn.Identity()),
     "glu": partial(GatedFeedForward, gate=lambda hidden: nn.Sigmoid()),
+    "pattern": PatternAttention,
+    "token_parameters": TokenParameterAttention,
+    "mini_mixture": MiniMixture,
+    "flat_mixture": FlatMixture,
     "kan": KANFeedForward,
     "dense_mlp": lambda config, linear: MLP(config),
 }
