@@ -1,7 +1,7 @@
 """The elephant: an activation that is nearly flat almost everywhere, so that one update changes little elsewhere.
 
-E(x) = 1 / (1 + |x/a|^d): about 1 for |x| < a, about 0 beyond, with steep flanks between. Outside the flanks its slope is
-nearly zero as well, so a unit that an input does not hit neither speaks nor learns.
+E(x) = 1 / (1 + |x/a|^d): about 1 for |x| < a, about 0 beyond, with steep flanks between. Outside the flanks its slope
+is nearly zero as well, so a unit that an input does not hit neither speaks nor learns.
 
 Notable points:
 - Values and slopes are finite for every input, in float16 and bfloat16 too: halves are computed in float32, and the
@@ -170,7 +170,12 @@ class ElephantGLU(GatedFeedForward):
 
 
 class XElephantGLU(GatedFeedForward):
-    """A gated feed-forward with the gate x·E(x): near 0 a product of two linear maps, far out closed. As `ElephantGLU`."""
+    """A gated feed-forward with the gate x·E(x): near 0 a product of two linear maps, far out closed.
+
+    Args:
+        config, linear: as `GatedFeedForward`.
+        a, d, learnable: as `Elephant`.
+    """
 
     def __init__(
         self,
