@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from kancourse.lab import family
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
 from kancourse.lab.experiment import Experiment
 from kancourse.lab.instability import Instability, barrier_curve, run_instability
@@ -82,7 +83,7 @@ def test_with_the_same_noise_the_barrier_is_exactly_nothing(text, tmp_path):
 
 def test_a_child_with_its_parents_noise_is_its_parent(text, tmp_path, monkeypatch):
     """So everything is inherited: weights, moments, the schedule, and the place in the data order."""
-    monkeypatch.setattr(Instability, "child_seed", lambda self, seed, child: seed + child)
+    monkeypatch.setattr(family, "child_seed", lambda seed, child: seed + child)
     settings = SMALL | {"dropout": 0.3}
     instability = Instability(corpus=text, spawn_at=(4, 7), out_dir=str(tmp_path / "family"), **settings)
     run_instability(instability)
@@ -95,7 +96,7 @@ def test_a_child_with_its_parents_noise_is_its_parent(text, tmp_path, monkeypatc
     train(whole, corpus, TrainConfig(**fields))
     for k in (4, 7):
         child, other = (
-            load_checkpoint(tmp_path / "family" / "seed-0" / f"{k}-carried-different-{i}" / LATEST).model.state_dict()
+            load_checkpoint(tmp_path / "family" / "seed-0" / f"{k}-carried-{i}" / LATEST).model.state_dict()
             for i in range(2)
         )
         assert same(child, whole.state_dict())
@@ -119,12 +120,35 @@ def test_an_experiment_that_was_stopped_goes_on(text, tmp_path):
     assert again["pairs"] == run_instability(Instability(corpus=text, spawn_at=(0, 4), **SMALL))["pairs"]
 
 
+def test_strangers_aligned_and_not_and_their_soups(text):
+    settings = SMALL | {"spawn_at": (0, 6), "n_children": 3, "n_seeds": 3, "strangers": True}
+    record = run_instability(Instability(corpus=text, aligned=("units", "residual"), **settings))
+    strangers = [pair for pair in record["pairs"] if pair["noise"] == "strangers"]
+    assert [(p["aligned"], p["seeds"]) for p in strangers] == [
+        (aligned, seeds) for aligned in (None, "units", "residual") for seeds in ([0, 1], [0, 2], [1, 2])
+    ]
+    naive, units, residual = (strangers[i : i + 3] for i in (0, 3, 6))
+    for pair, nearer, nearest in zip(naive, units, residual, strict=True):
+        assert pair["distance"] > nearer["distance"] > nearest["distance"]
+        assert (pair["cosine"], pair["travelled"]) == (None, None)
+        for split in ("train", "val"):  # the same functions, in another order
+            assert nearest[split]["loss"][::4] == pytest.approx(pair[split]["loss"][::4], abs=1e-5)
+    children = [(p["spawn_at"], p["aligned"]) for p in record["pairs"] if p["seeds"] == [0, 0]]
+    assert children == [(0, None)] * 3 + [(0, "units")] * 3 + [(0, "residual")] * 3 + [(6, None)] * 3
+    assert [len(soup["seeds"]) for soup in record["soups"]] == [3] * 15  # 3 families × (3 ways at 0, 1 at 6), strangers
+    soup = next(s for s in record["soups"] if s["noise"] == "strangers" and s["aligned"] == "units")
+    assert soup["seeds"] == [0, 1, 2]
+    assert soup["val"]["members"][:2] == pytest.approx([units[0]["val"]["loss"][i] for i in (0, -1)], abs=1e-5)
+    (parts,) = (s for s in record["soups"] if s["seeds"] == [2] * 3 and s["spawn_at"] == 6)
+    assert parts["train"]["soup"] < max(parts["train"]["members"]) + 0.1
+
+
 def test_the_curve_over_k(text):
     record = run_instability(Instability(corpus=text, spawn_at=(0, 6), fresh_at=(6,), n_seeds=2, **SMALL))
     curve = barrier_curve(record)
     assert list(curve) == [0, 6]
     assert {point["n"] for point in curve.values()} == {2}
-    assert [p["seed"] for p in record["pairs"] if p["spawn_at"] == 0] == [0, 1]
+    assert [p["seeds"] for p in record["pairs"] if p["spawn_at"] == 0] == [[0, 0], [1, 1]]
     for k, point in curve.items():
         heights = [
             pair["train"]["barrier"]["loss"]["linear"]
@@ -158,6 +182,12 @@ def test_from_a_checkpoint_instead_of_fresh_weights(text, tmp_path):
         ({"fresh_at": (-1,)}, "fresh_at must lie between 0"),
         ({"spawn_at": ()}, "nothing to spawn"),
         ({"n_alphas": 1}, "a path needs at least its 2 ends, got n_alphas 1"),
+        (
+            {"strangers": True},
+            "strangers are children of step 0 of different seeds: spawn_at must hold 0, n_seeds >= 2",
+        ),
+        ({"strangers": True, "n_seeds": 2, "spawn_at": (3,)}, "strangers are children of step 0"),
+        ({"aligned": ("heads",)}, "unknown alignment 'heads'; known: units, residual"),
     ],
 )
 def test_bad_settings_are_one_clear_error(changes, message):
