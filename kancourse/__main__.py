@@ -1,4 +1,4 @@
-"""The command line: `python -m kancourse train|sample|pack|evaluate|interpolate|run|bench|notebooks`, or `kancourse`.
+"""The command line: `python -m kancourse train|sample|pack|evaluate|interpolate|grow|run|bench|notebooks`.
 
 The flags of `train` are the fields of `Experiment`, by the same names; an error is one sentence and exit status 2.
 """
@@ -22,6 +22,7 @@ from kancourse.lab.device import pick_device
 from kancourse.lab.distributed import process_group, world
 from kancourse.lab.evaluate import evaluate
 from kancourse.lab.experiment import Experiment, run_experiment
+from kancourse.lab.grow_file import GrowSizes, grow_file
 from kancourse.lab.packed_file import is_packed, load_packed, save_packed
 from kancourse.lab.run import run
 from kancourse.lab.sample import generate_stream
@@ -174,6 +175,14 @@ def interpolate_command(
     if config.middle:
         model.load_state_dict(interpolate(state_a, state_b, 0.5))
         save_checkpoint(config.middle, model, tokenizer=a.tokenizer)
+
+
+@app.command(name="grow")
+def grow_command(
+    model: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], sizes: GrowSizes
+) -> None:
+    """Grow a checkpoint into a larger one that computes the same function."""
+    print(f"{out}: {grow_file(model, out, sizes)}")
 
 
 @app.command(name="run")
