@@ -62,6 +62,7 @@ class GPTConfig:
     tie_head: bool = True  # the output matrix is the embedding matrix
     bias: bool = True
     dropout: float = 0.0
+    embedding_std: float | None = None  # how loud words and positions start; None: as GPT-2, 0.02
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
@@ -77,6 +78,8 @@ class GPTConfig:
             raise ValueError(f"ffn_dim must be at least 1 or None, got {self.ffn_dim}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.embedding_std is not None and self.embedding_std <= 0:
+            raise ValueError(f"embedding_std must be above 0 or None, got {self.embedding_std}")
 
     @property
     def head_dim(self) -> int:
@@ -193,7 +196,7 @@ class GPT(nn.Module):
 
         | parameters | mean | standard deviation |
         |---|---|---|
-        | embeddings `wte`, `wpe` | 0 | 0.02 |
+        | embeddings `wte`, `wpe` | 0 | `embedding_std`, else 0.02 |
         | matrices of `nn.Linear` (`lm_head` too, unless tied) | 0 | 0.02 |
         | matrices that write to the residual stream (`c_proj`) | 0 | 0.02/√(2L) |
         | biases | 0 | 0 |
@@ -209,7 +212,8 @@ class GPT(nn.Module):
         residual_scale = 1 / math.sqrt(2 * self.config.n_layer)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
+                is_embedding = isinstance(module, nn.Embedding) or module.weight is self.wte.weight  # a tied head's
+                nn.init.normal_(module.weight, std=(is_embedding and self.config.embedding_std) or 0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         scales = dict.fromkeys(residual_projections(self), residual_scale)

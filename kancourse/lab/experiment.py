@@ -21,6 +21,8 @@ from kancourse.lab.probes import PROBES
 from kancourse.lab.records import environment, summary, write_record
 from kancourse.lab.records import settings as recorded
 from kancourse.lab.sample import generate, generate_documents
+from kancourse.lab.start import build_from, load_start, start_config
+from kancourse.lab.tokenizers import Tokenizer
 from kancourse.lab.train import BEST, TrainConfig, TrainResult, train
 from kancourse.zoo import ModelConfig, build, configure
 
@@ -38,6 +40,7 @@ class Experiment(TrainConfig):
     position: str | None = None  # "learned", "rope" or "none"
     dropout: float | None = None
     tie_head: bool | None = None
+    embedding_std: float | None = None
     mixer: str | None = None  # names of kancourse.zoo, as all seats
     ffn: str | None = None
     linear: str | None = None
@@ -48,6 +51,7 @@ class Experiment(TrainConfig):
     ffn_options: dict | None = None
     linear_options: dict | None = None
     head_options: dict | None = None
+    start: str | None = None  # go on from the model of this checkpoint, or of "gpt2": parts and sizes are its own
     corpus: str = "microworld"  # a name, or the path of a text file
     level: int = 1  # microworld: 1, 2 or 3
     domains: tuple[str, ...] | None = None  # microworld: only these
@@ -70,13 +74,17 @@ class Experiment(TrainConfig):
         unknown = [name for name in self.probes if name not in PROBES]
         if unknown:
             raise ValueError(f"unknown probe {unknown[0]!r}; known: {', '.join(PROBES) or 'none'}")
-        self.model_config(vocab_size=2)  # sizes that do not fit are refused before a corpus is loaded
+        if not self.start:
+            self.model_config(vocab_size=2)  # sizes that do not fit are refused before a corpus is loaded
 
     def load_corpus(self) -> Corpus:
-        """The corpus, tokenized."""
+        """The corpus, tokenized; with `start`, as the model that is there has learned to read."""
+        tokenizer: str | Tokenizer = self.tokenizer
+        if self.start and tokenizer == "auto":
+            tokenizer = load_start(self.start).tokenizer or "gpt2"
         return load_corpus(
             self.corpus,
-            tokenizer=self.tokenizer,
+            tokenizer=tokenizer,
             vocab_size=self.bpe_size,
             level=self.level,
             domains=self.domains,
@@ -88,6 +96,8 @@ class Experiment(TrainConfig):
         """The preset with what is given here in place of its own."""
         names = [f.name for f in fields(ModelConfig) if hasattr(self, f.name)]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.start:
+            return start_config(load_start(self.start), vocab_size=vocab_size, **given)
         return configure(self.model, vocab_size=vocab_size, **given)
 
 
@@ -110,7 +120,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         "kind": "training",
         "experiment": recorded(experiment),
         "corpus": corpus.describe(),
-        "model": config.to_dict(),
+        "model": model.config.to_dict(),  # after its last growth
         "parameters": count_parameters(model),
         "flops_per_token": count_flops(model, 1, config.block_size) / config.block_size,
         "val_loss": summary([run["best_val_loss"] for run in runs]),
@@ -127,11 +137,12 @@ def train_seed(experiment: Experiment, corpus: Corpus, config: ModelConfig, seed
     settings: dict[str, Any] = {f.name: getattr(experiment, f.name) for f in fields(TrainConfig)} | {"seed": seed}
     if experiment.out_dir:
         settings["out_dir"] = str(Path(experiment.out_dir) / f"seed-{seed}")
-    model = build(config, seed=seed)
+    model = build_from(load_start(experiment.start), config) if experiment.start else build(config, seed=seed)
     result = train(model, corpus, TrainConfig(**settings))
     if experiment.out_dir:
         best = load_checkpoint(Path(settings["out_dir"]) / BEST).model
-        model.load_state_dict(best.state_dict())
+        if best.config == model.config:  # else it is from before the last growth, which no later step improved on
+            model.load_state_dict(best.state_dict())
     return model, result
 
 

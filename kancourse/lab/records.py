@@ -49,6 +49,8 @@ def settings(config: Any) -> dict[str, Any]:
     """The fields of a configuration as a record keeps them: as JSON has them, without this machine's folder."""
     told = json.loads(json.dumps(asdict(config), allow_nan=False))
     told.pop("out_dir", None)
+    if told.get("start"):
+        told["start"] = Path(told["start"]).name
     return told
 
 

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from kancourse.gpt import GPT, IGNORE
+from kancourse.growth import GenerationAdamW, grow
 from kancourse.lab.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.device import Device, pick_device
@@ -39,6 +40,11 @@ from kancourse.lab.schedule import SCHEDULES, learning_rate
 
 LATEST, BEST, LOG = "latest.safetensors", "best.safetensors", "log.csv"
 _FREE_TO_CHANGE = ("out_dir", "resume", "checkpoint_minutes", "micro_batch", "device", "compile")  # when resuming
+
+
+# What a growth may say: the step before which it happens; new sizes and `new_rows`, for kancourse.growth.grow;
+# `lr_factors`, one per generation so far (see GenerationAdamW); `keep_state: False` starts Adam's moments afresh.
+GROWTH = ("step", "n_layer", "n_head", "head_dim", "ffn_dim", "vocab_size", "new_rows", "lr_factors", "keep_state")
 
 
 @dataclass(kw_only=True)
@@ -62,6 +68,7 @@ class TrainConfig:
     eval_every: int = 100  # steps between validations; there is always one at the end
     eval_batches: int | None = None  # validation batches; None: the whole split
     patience: int | None = None  # stop after so many validations without a new best; None: never
+    growth: list[dict] | None = None  # [{"step": 200, "n_layer": 8}, …]: what happens before that step, see GROWTH
     seed: int = 0  # of data order and dropout
     device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
     dtype: str = "auto"  # of autocast: "auto", "float32" or "bfloat16"; weights and optimiser are float32
@@ -79,6 +86,11 @@ class TrainConfig:
             raise ValueError(f"weight_decay_until is a fraction of the steps, 0 to 1, got {self.weight_decay_until}")
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
+        steps = [event.get("step", 0) for event in self.growth or []]
+        if steps != sorted(set(steps)) or not all(0 < step < self.steps for step in steps):
+            raise ValueError(f"every growth has a `step` between 1 and {self.steps - 1}, in rising order; got {steps}")
+        for key in (key for event in self.growth or [] for key in event if key not in GROWTH):
+            raise ValueError(f"a growth has no {key!r}; known: {', '.join(GROWTH)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
 
@@ -155,16 +167,23 @@ def train(
     )
     out_dir = Path(config.out_dir) if config.out_dir else None
     result = TrainResult()
+    if config.growth:
+        optimizer = GenerationAdamW.adopt(optimizer)
     if out_dir and config.resume and (out_dir / LATEST).exists():
         result = _resume(out_dir / LATEST, model, optimizer, corpus, config)
     sampler = corpus.sampler(model.config.block_size, config.batch_size, seed=config.seed)
-    loss_module: nn.Module = _Loss(model)
-    if n_ranks > 1:
-        loss_module = DistributedDataParallel(loss_module)
-    loss_fn = torch.compile(loss_module) if config.compile else loss_module
-    hooks = [module.after_step for module in model.modules() if hasattr(module, "after_step")]
-    # 3×: the backward pass multiplies twice as much as the forward.
-    step_flops = 3.0 * config.batch_size * count_flops(model, 1, model.config.block_size)
+
+    def prepare() -> tuple[nn.Module, list[Callable[[], None]], float]:
+        """What has to be made anew when the model has grown: the loss, the parts' own steps, the FLOPs of a step."""
+        loss_module: nn.Module = _Loss(model)
+        if n_ranks > 1:
+            loss_module = DistributedDataParallel(loss_module)
+        hooks = [module.after_step for module in model.modules() if hasattr(module, "after_step")]
+        # 3×: the backward pass multiplies twice as much as the forward.
+        step_flops = 3.0 * config.batch_size * count_flops(model, 1, model.config.block_size)
+        return torch.compile(loss_module) if config.compile else loss_module, hooks, step_flops
+
+    loss_fn, hooks, step_flops = prepare()
 
     def save() -> None:
         if out_dir and rank == 0:
@@ -189,6 +208,8 @@ def train(
         tqdm(total=config.steps, initial=result.steps, disable=not show_bar, mininterval=1, ncols=100) as bar,
     ):
         while not result.stopped and (until is None or result.steps < until):
+            if _grow(model, optimizer, config, since=result.steps, until=result.steps):
+                loss_fn, hooks, step_flops = prepare()
             x, y = sampler.batch(result.steps)  # (B, T) each
             lr = learning_rate(result.steps, config)
             loss, grad_norm = _optimizer_step(loss_fn, optimizer, x, y, lr, result.steps, config, device)
@@ -270,12 +291,27 @@ def _why_stop(result: TrainResult, config: TrainConfig) -> str:
     return "finished" if result.steps >= config.steps else ""
 
 
+def _grow(model: GPT, optimizer: GenerationAdamW, config: TrainConfig, *, since: int, until: int) -> bool:
+    """Let the model grow in place as it is to grow before steps `since` to `until`; returns whether it did."""
+    events = [event for event in config.growth or [] if since <= event["step"] <= until]
+    for event in events:
+        sizes = {name: value for name, value in event.items() if name not in ("step", "lr_factors", "keep_state")}
+        if not event.get("keep_state", True):
+            optimizer.state.clear()
+        generator = torch.Generator().manual_seed((config.seed << 40) + event["step"])
+        model.__dict__.update(grow(model, **sizes, optimizer=optimizer, generator=generator).__dict__)
+        if "lr_factors" in event:
+            optimizer.set_lr_factors(*event["lr_factors"])
+    return bool(events)
+
+
 def _resume(
     path: Path, model: GPT, optimizer: torch.optim.Optimizer, corpus: Corpus, config: TrainConfig
 ) -> TrainResult:
     """Load weights, moments and history of a run with the same settings."""
     checkpoint = load_checkpoint(path)
     saved = checkpoint.train_state
+    _grow(model, optimizer, config, since=0, until=saved["result"]["steps"] - 1)
     here = {**model.config.to_dict(), **corpus.describe(), **asdict(config)}
     there = {**checkpoint.model.config.to_dict(), **saved["corpus"], **saved["train"]}
     for name, value in here.items():
