@@ -36,8 +36,10 @@ class _SigmoidGates(nn.Module):
         self.weight = nn.Parameter(0.02 * torch.randn(n_unit, n_embd))
 
     def forward(self, x: Tensor) -> Tensor:
+        # float32 means at least that: a float64 model keeps its own.
+        dtype = torch.promote_types(x.dtype, self.dtype) if self.dtype == torch.float32 else self.dtype
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.to(self.dtype), self.weight.to(self.dtype)).sigmoid().to(x.dtype)
+            return F.linear(x.to(dtype), self.weight.to(dtype)).sigmoid().to(x.dtype)
 
 
 class MiniMixture(nn.Module):
