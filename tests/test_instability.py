@@ -163,15 +163,26 @@ def test_the_curve_over_k(text):
 def test_from_a_checkpoint_instead_of_fresh_weights(text, tmp_path):
     fresh = Instability(corpus=text, spawn_at=(0,), **SMALL)
     corpus = fresh.load_corpus()
-    pretrained = build("llama-nano", vocab_size=corpus.tokenizer.vocab_size, block_size=16, n_layer=1, seed=5)
+    pretrained = build("llama-nano", vocab_size=corpus.tokenizer.vocab_size, block_size=16, n_layer=1, n_embd=24, seed=5)
     path = save_checkpoint(tmp_path / "pretrained.safetensors", pretrained, tokenizer=corpus.tokenizer)
     record = run_instability(Instability(corpus=text, spawn_at=(0,), start=str(path), **SMALL))
     assert record["model"]["ffn"] == "swiglu"
     (pair,) = record["pairs"]
     assert pair["distance"] > 0
     save_checkpoint(path, pretrained, tokenizer=Experiment(corpus=text, tokenizer="bytes").load_corpus().tokenizer)
-    with pytest.raises(ValueError, match=r"pretrained.safetensors and text.txt have different vocabularies"):
+    with pytest.raises(ValueError, match=r"pretrained.safetensors and text.txt have different vocabularies: leave"):
         run_instability(Instability(corpus=text, spawn_at=(0,), start=str(path), **SMALL))
+
+
+def test_who_grows_after_parting_grows_alike_in_size_only(text):
+    settings = SMALL | {"model": "llama-nano", "spawn_at": (0, 3, 7), "same_noise_at": (3,)}
+    record = run_instability(Instability(corpus=text, growth=[{"step": 5, "n_layer": 2, "ffn_dim": 80}], **settings))
+    assert (record["model"]["n_layer"], record["model"]["ffn_dim"]) == (2, 80)
+    early, late = (next(p for p in record["pairs"] if p["spawn_at"] == k) for k in (3, 7))
+    assert early["distance"] > late["distance"] > 0
+    assert early["cosine"] is None  # it has no length in weights that were not there yet
+    assert late["cosine"] > 0
+    assert record["pairs"][-1]["distance"] == 0  # with the same noise it grows the same numbers
 
 
 @pytest.mark.parametrize(
@@ -187,6 +198,7 @@ def test_from_a_checkpoint_instead_of_fresh_weights(text, tmp_path):
             "strangers are children of step 0 of different seeds: spawn_at must hold 0, n_seeds >= 2",
         ),
         ({"strangers": True, "n_seeds": 2, "spawn_at": (3,)}, "strangers are children of step 0"),
+        ({"growth": [{"step": 3, "n_layer": 2}], "fresh_at": (4,)}, "a model that has grown would have to grow again"),
         ({"aligned": ("heads",)}, "unknown alignment 'heads'; known: units, residual"),
     ],
 )

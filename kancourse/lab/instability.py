@@ -28,15 +28,14 @@ from typing import Any
 import torch
 
 from kancourse.gpt import GPT
-from kancourse.lab.checkpoint import load_checkpoint
 from kancourse.lab.connectivity import alpha_grid, measure_path, path_batches
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.device import pick_device
 from kancourse.lab.experiment import Experiment
 from kancourse.lab.family import CARRIED, FRESH, Family
-from kancourse.lab.gpt2_weights import load_gpt2
 from kancourse.lab.meters import count_parameters
 from kancourse.lab.records import environment, settings, summary, write_record
+from kancourse.lab.start import build_from, load_start
 from kancourse.lab.train import TrainConfig
 from kancourse.lmc import align, score_points
 from kancourse.lmc_path import Batches
@@ -50,7 +49,6 @@ ALIGNMENTS = {"units": False, "residual": True}  # of hidden units and heads; of
 class Instability(Experiment):
     """What to train, when to spawn, and how to measure. The other fields are `Experiment`'s; it draws no samples."""
 
-    start: str | None = None  # a checkpoint, or a GPT-2 by name or folder, instead of fresh weights
     spawn_at: tuple[int, ...] = (0, 25, 50, 100, 200, 400)  # k
     n_children: int = 2  # of every k; all pairs of them are compared
     fresh_at: tuple[int, ...] = ()  # the control with a new optimiser and the full schedule
@@ -70,6 +68,8 @@ class Instability(Experiment):
             for k in getattr(self, name):
                 if not 0 <= k < self.steps:
                     raise ValueError(f"{name} must lie between 0 and the last step, {self.steps - 1}, got {k}")
+        if self.growth and self.fresh_at:
+            raise ValueError("fresh_at begins the schedule anew, and a model that has grown would have to grow again")
         if self.strangers and (0 not in self.spawn_at or self.n_seeds < 2):
             raise ValueError("strangers are children of step 0 of different seeds: spawn_at must hold 0, n_seeds >= 2")
         unknown = [name for name in self.aligned if name not in ALIGNMENTS]
@@ -186,15 +186,15 @@ def _groups(instability: Instability, corpus: Corpus, root: Path) -> Iterator[tu
 
 def _newborn(instability: Instability, corpus: Corpus, seed: int) -> GPT:
     """The model before the first step."""
-    start = instability.start
-    if start is None:
-        return build(instability.model_config(corpus.tokenizer.vocab_size), seed=seed).eval()
-    if Path(start).suffix == ".safetensors":
-        checkpoint = load_checkpoint(start)
-        if checkpoint.tokenizer and checkpoint.tokenizer.to_dict() != corpus.tokenizer.to_dict():
-            raise ValueError(f"{start} and {corpus.name} have different vocabularies: pass its tokenizer's name")
-        return checkpoint.model
-    return load_gpt2(start, block_size=instability.block_size, dropout=instability.dropout or 0.0)
+    config = instability.model_config(corpus.tokenizer.vocab_size)
+    if instability.start is None:
+        return build(config, seed=seed).eval()
+    start = load_start(instability.start)
+    if start.tokenizer and start.tokenizer.to_dict() != corpus.tokenizer.to_dict():
+        raise ValueError(
+            f"{instability.start} and {corpus.name} have different vocabularies: leave the tokenizer to the checkpoint"
+        )
+    return build_from(start, config).eval()
 
 
 def _in_order(probe: GPT, a: State, b: State, aligned: str | None) -> State:
