@@ -172,7 +172,8 @@ class MoE(nn.Module):
     def after_step(self) -> None:
         """Move the bias by the load since the last call; the trainer calls it after every optimiser step.
 
-        With several processes the loads of all are added up, so that all keep the same bias.
+        With several processes the loads of all are added up, so that all keep the same bias. A frozen router keeps its
+        bias, too.
         """
         counts, self._counts, self._auxiliary = self._counts, None, None
         if counts is None:
@@ -180,7 +181,8 @@ class MoE(nn.Module):
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
         self.load = counts
-        self.router.bias.copy_(update_router_bias(self.router.bias, counts, self.bias_rate))
+        if self.router.weight.requires_grad:
+            self.router.bias.copy_(update_router_bias(self.router.bias, counts, self.bias_rate))
 
     def _take_note(self, logits: Tensor, routing: Routing, counts: Tensor) -> None:
         self._counts = counts if self._counts is None else self._counts + counts
