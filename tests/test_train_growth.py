@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from test_train import FAST, comparable, corpus, model, same_weights
 
 from kancourse.growth import GenerationAdamW
 from kancourse.lab.checkpoint import load_checkpoint
@@ -10,7 +11,6 @@ from kancourse.lab.evaluate import evaluate
 from kancourse.lab.experiment import Experiment, run_experiment
 from kancourse.lab.meters import count_flops
 from kancourse.lab.train import LATEST, TrainConfig, train
-from tests.test_train import FAST, comparable, corpus, model, same_weights
 
 EVENTS = [{"step": 5, "n_layer": 3, "ffn_dim": 80}, {"step": 9, "n_head": 3, "lr_factors": [0.5]}]
 
