@@ -16,7 +16,6 @@ Glossary (code name ↔ paper symbol): `n_embd` ↔ h, `ffn_dim` ↔ p, `n_head`
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import nn
 
 from kancourse.attention import CausalSelfAttention
 from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
-from kancourse.growth_adam import GenerationAdamW, check_factors
+from kancourse.growth_adam import GenerationAdamW
 from kancourse.growth_cost import Lineage, flops_per_token
 from kancourse.growth_kan import refine_grids
 from kancourse.growth_linear import GrowableLinear, fuse
@@ -65,8 +64,6 @@ def grow(
     ffn_dim: int | None = None,
     vocab_size: int | None = None,
     optimizer: GenerationAdamW | None = None,
-    keep_moments: bool = True,
-    lr_factors: Sequence[float] | None = None,
     new_rows: str = "mean",
     generator: torch.Generator | None = None,
 ) -> GPT:
@@ -79,8 +76,6 @@ def grow(
         model: attention and MLP or SwiGLU, every matrix dense; any norm, any positions, tied or not.
         n_layer, n_head, head_dim, ffn_dim, vocab_size: the new sizes; None: as it is.
         optimizer: of `model`; from now on it trains the grown one, with one generation more.
-        keep_moments: False: what it knew of old numbers is forgotten, and all of them count their steps anew.
-        lr_factors: from now on, for its `set_lr_factors`: of each generation, oldest first; None: as they are.
         new_rows: where the vectors of new words start: "mean" (of the old ones), "zero" or "random".
         generator: draws the new weights, on the CPU; None: the global one.
 
@@ -89,7 +84,7 @@ def grow(
 
     Raises:
         ValueError: a size below the present one, rotary heads that do not become wider by a whole factor, unknown
-            `new_rows`, an optimiser of another model, moments or rates without an optimiser, or rates that do not fit.
+            `new_rows`, or an optimiser of another model.
         TypeError: a part that is not dense, a LayerNorm beside other norms, an optimiser that is no `GenerationAdamW`.
     """
     _check_parts(model)
@@ -109,15 +104,11 @@ def grow(
         )
     if new_rows not in NEW_ROWS:
         raise ValueError(f"unknown new_rows {new_rows!r}; known: {', '.join(NEW_ROWS)}")
-    if optimizer is None and (lr_factors is not None or not keep_moments):
-        raise ValueError("lr_factors and keep_moments are about the optimiser, and none is given")
     grown = _grown_config(model, sizes, ffn_dim)
     with torch.device("meta"):  # asks the feed-forward for its rule, and takes no memory
         wanted = type(model.blocks[0].ffn)(grown).c_proj.in_features
 
     nursery = Nursery(model, optimizer, generator)
-    if lr_factors is not None:
-        check_factors(lr_factors, nursery.generation + 1)
     if grown.vocab_size > config.vocab_size:
         grow_vocabulary(nursery, grown.vocab_size, new_rows)
     if grown.n_embd > config.n_embd:
@@ -128,12 +119,7 @@ def grow(
     if grown.n_layer > config.n_layer:
         grow_depth(nursery, grown.n_layer)
     nursery.model.config = grown
-    born = nursery.release()
-    if not keep_moments:
-        optimizer.forget()
-    if lr_factors is not None:
-        optimizer.set_lr_factors(*lr_factors)
-    return born
+    return nursery.release()
 
 
 def _grown_config(model: GPT, sizes: dict[str, int], ffn_dim: int | None) -> GPTConfig:

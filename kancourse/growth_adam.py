@@ -17,7 +17,7 @@ Glossary (code name ↔ paper symbol): `exp_avg`, `exp_avg_sq` ↔ m, v; `step` 
 Shapes: G generations so far.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kancourse.growth_place import State
 
-__all__ = ["GenerationAdamW", "check_factors"]
+__all__ = ["GenerationAdamW"]
 
 
 class GenerationAdamW(torch.optim.AdamW):
@@ -79,15 +79,10 @@ class GenerationAdamW(torch.optim.AdamW):
         Raises:
             ValueError: more factors than generations, or one below 0.
         """
-        check_factors(factors, self.n_generations)
+        if len(factors) > self.n_generations or min(factors, default=0.0) < 0:
+            raise ValueError(f"{self.n_generations} generations take as many factors, none below 0; got {factors}")
         for group in self.param_groups:
             group["lr_factors"] = list(factors)
-
-    def forget(self) -> None:
-        """Let all moments and step counts be zero again, those of every generation."""
-        for state in self.state.values():
-            for name in ("exp_avg", "exp_avg_sq", "step"):
-                state[name].zero_()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict()` told, generations included."""
@@ -121,12 +116,6 @@ class GenerationAdamW(torch.optim.AdamW):
             p.grad = grad
             adamw_by_generation_(p, grad, self.state[p], group)
         return loss
-
-
-def check_factors(factors: Sequence[float], n_generations: int) -> None:
-    """Raise ValueError when there are more factors than generations, or one is below 0."""
-    if len(factors) > n_generations or min(factors, default=0.0) < 0:
-        raise ValueError(f"{n_generations} generations take as many factors, none below 0; got {tuple(factors)}")
 
 
 def adamw_by_generation_(p: Tensor, grad: Tensor, state: State, group: dict[str, Any]) -> None:

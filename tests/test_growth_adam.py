@@ -1,6 +1,5 @@
 """The optimiser goes along: old moments bit for bit, new numbers with a count and a rate of their own."""
 
-import copy
 import itertools
 
 import pytest
@@ -176,7 +175,8 @@ def test_what_did_not_grow_itself_has_the_rate_of_its_generation(sizes):
     model = model_of({}, dtype=torch.float32)
     optimizer = optimizer_of(model)
     train(model, optimizer, 2)
-    grown = grow(model, **sizes, optimizer=optimizer, lr_factors=(0.0, 1.0))
+    grown = grow(model, **sizes, optimizer=optimizer)
+    optimizer.set_lr_factors(0.0, 1.0)
     before = {name: p.detach().clone() for name, p in grown.named_parameters()}
     rates = [group["lr"] for group in optimizer.param_groups]
     train(grown, optimizer, 2)
@@ -194,45 +194,12 @@ def test_a_factor_halves_the_step_of_what_never_grew():
     steps = []
     for factor in (1.0, 0.5):
         optimizer = optimizer_of(model)
-        grown = grow(model, n_layer=3, optimizer=optimizer, lr_factors=(factor, 1.0))
+        grown = grow(model, n_layer=3, optimizer=optimizer)
+        optimizer.set_lr_factors(factor, 1.0)
         before = grown.blocks[0].ffn.c_fc.weight.detach().clone()
         train(grown, optimizer, 1)
         steps.append(grown.blocks[0].ffn.c_fc.weight.detach() - before)
     torch.testing.assert_close(steps[1], 0.5 * steps[0], atol=1e-6, rtol=1e-4)
-
-
-def test_moments_may_be_forgotten():
-    model = model_of({}, dtype=torch.float32)
-    optimizer = optimizer_of(model)
-    train(model, optimizer, 3)
-    grown = grow(model, n_head=3, n_layer=3, optimizer=optimizer, keep_moments=False)
-    for state in optimizer.state.values():
-        assert all(state[name].abs().max() == 0 for name in (*MOMENTS, "step"))
-    twin = copy.deepcopy(grown)
-    train(grown, optimizer, 3)
-    train(twin, optimizer_of(twin), 3)
-    for p, q in zip(grown.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("wishes", "message"),
-    [
-        ({"lr_factors": (1.0, 1.0, 1.0)}, r"2 generations take as many factors, none below 0; got \(1.0, 1.0, 1.0\)"),
-        ({"lr_factors": (-1.0,)}, "none below 0"),
-    ],
-)
-def test_rates_that_do_not_fit_change_nothing(wishes, message):
-    model = model_of({}, dtype=torch.float32)
-    optimizer = optimizer_of(model)
-    train(model, optimizer, 1)
-    listed = [p for group in optimizer.param_groups for p in group["params"]]
-    with pytest.raises(ValueError, match=message):
-        grow(model, n_layer=3, optimizer=optimizer, **wishes)
-    assert all(p is q for p, q in zip(listed, [p for g in optimizer.param_groups for p in g["params"]], strict=True))
-    for needless in ({"lr_factors": (1.0,)}, {"keep_moments": False}):
-        with pytest.raises(ValueError, match="about the optimiser, and none is given"):
-            grow(model, n_layer=3, **needless)
 
 
 def test_growing_before_the_first_step():

@@ -9,6 +9,7 @@ from typing import Any
 from kancourse.bitnet import BitLinear, zero_fraction
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
+from kancourse.lab.growth_levels import growth_levels
 from kancourse.lab.kan_probes import forgetting, pruning
 from kancourse.lab.moe_probes import experts
 from kancourse.lab.recall import recall
@@ -28,4 +29,5 @@ PROBES: dict[str, Probe] = {
     "experts": experts,
     "forgetting": forgetting,
     "pruning": pruning,
+    "growth_levels": growth_levels,
 }
