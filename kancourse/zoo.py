@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from kancourse.attention import CausalSelfAttention
+from kancourse.bit_kan import BitKAN, BitKANFeedForward
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BinaryLinear, BitLinear
 from kancourse.elephant import ElephantGLU, GatedFeedForward, XElephantGLU
@@ -42,6 +43,7 @@ FFNS = {
     "mini_mixture": MiniMixture,
     "flat_mixture": FlatMixture,
     "kan": KANFeedForward,
+    "bit_kan": BitKANFeedForward,
     "dense_mlp": lambda config, linear: MLP(config),
 }
 LINEARS = {
@@ -49,6 +51,7 @@ LINEARS = {
     "kan": KANLinear,
     "bit": BitLinear,
     "binary": BinaryLinear,
+    "bit_kan": BitKAN,
     "packed": PackedBitLinear,
     "shared_kan": SharedKANLinear,
     "curriculum": CurriculumHead,
@@ -158,6 +161,15 @@ _RETNET: dict[str, Any] = _LLAMA | {"mixer": "retention"}
 _BIT: dict[str, Any] = _LLAMA | {"linear": "bit", "block_norm": "none"}
 # A shared and fifteen routed experts of a quarter's width, of which a token meets four: as much work as one SwiGLU.
 _MOE: dict[str, Any] = _LLAMA | {"ffn": "moe", "ffn_options": {"n_expert": 15, "top_k": 3, "n_shared": 1}}
+# Everything at once: retention and experts, the matrices ternary, the experts ternary KANs, whose width is a sixth of
+# what it would be in an MLP of as many weights. The blocks keep their norms, as the router needs one.
+_MIXKABRN: dict[str, Any] = _LLAMA | {"mixer": "retention", "linear": "bit", "ffn": "moe"}
+
+
+def _bit_kan_experts(expert_dim: int, n_expert: int, top_k: int) -> dict[str, Any]:
+    options = {"expert": "bit_kan", "expert_dim": expert_dim, "n_expert": n_expert, "top_k": top_k, "n_shared": 1}
+    return _MIXKABRN | {"ffn_options": options}
+
 
 PRESETS: dict[str, ModelConfig] = {
     "gpt-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48),
@@ -182,6 +194,9 @@ PRESETS: dict[str, ModelConfig] = {
     "bit-llama-nano": ModelConfig(n_layer=3, n_head=3, n_embd=48, **_BIT),
     "bit-llama-micro": ModelConfig(n_layer=4, n_head=4, n_embd=128, **_BIT),
     "bit-llama-mini": ModelConfig(n_layer=6, n_head=6, n_embd=192, **_BIT),
+    "mixkabrn-tiny": ModelConfig(n_layer=3, n_head=4, n_embd=64, **_bit_kan_experts(12, 8, 2)),
+    "mixkabrn-small": ModelConfig(n_layer=4, n_head=6, n_embd=192, **_bit_kan_experts(24, 8, 2)),
+    "mixkabrn-base": ModelConfig(n_layer=12, n_head=8, n_embd=512, block_size=512, **_bit_kan_experts(32, 16, 3)),
 }
 
 
