@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kancourse.packed import PackedGPT
+
 __all__ = ["LoRALinear", "add_lora", "lora_layers", "lora_state", "merge_lora", "remove_lora"]
 
 HEAD = "lm_head"  # not adapted unless it is asked for: it is large, and often it is the embedding
@@ -86,8 +88,8 @@ def add_lora(
             is adapted. A packed GPT: the GPT inside (`packed.model`), as its compiled loops know no adapters; a
             `PackedGPT` of the adapted model, made anew, decodes adapted parts by modules and the others by loops.
         rank, alpha: as in `LoRALinear`.
-        targets: which layers: names or ends of names, as patterns ("c_attn", "mixer.c_*", "blocks.0.*"); None: all but
-            the head.
+        targets: which layers: whole names, or patterns of names or of their ends ("c_attn", "mixer.c_*", "blocks.0.*");
+            None: all but the head.
         seed: draws the adapters from this seed; None: from the global generator.
 
     Returns:
@@ -97,8 +99,8 @@ def add_lora(
         ValueError: the model has adapters already, a target fits no layer, or a rank that some layer cannot have.
         TypeError: the packed wrapper in place of the model inside it.
     """
-    if hasattr(model, "describe") and hasattr(model, "model"):
-        raise TypeError(f"the loops of a {type(model).__name__} know no adapters: adapt the model inside, `.model`")
+    if isinstance(model, PackedGPT):
+        raise TypeError("the loops of a PackedGPT know no adapters: adapt the model inside, `.model`")
     if lora_layers(model):
         raise ValueError("the model has adapters already: remove_lora or merge_lora them first")
     layers = _layers(model)
@@ -206,7 +208,8 @@ def _chosen(layers: dict[str, nn.Module], targets: Sequence[str] | None) -> list
             raise ValueError("the model has no layer with in_features and out_features, so nothing to adapt")
         return chosen
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
-    fits = {t: [n for n in layers if fnmatchcase(n, t) or fnmatchcase(n, f"*.{t}")] for t in targets}
+    fits = {t: [n for n in layers if fnmatchcase(n, t) or fnmatchcase(n, f"*.{t}")] for t in targets if t not in layers}
+    fits |= {t: [t] for t in targets if t in layers}
     for target, names in fits.items():
         if not names:
             known = sorted({name.rpartition(".")[2] for name in layers})
