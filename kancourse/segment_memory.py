@@ -9,6 +9,7 @@ Notable points:
 - Keys are kept as they were before rotary positions turned them, and turned by where they lie *from here*: -1, -2, …
   Positions restart with every segment and never grow, and only distances matter [2].
 - Through L layers a token hears from as far as L·(window - 1) positions back.
+- `SegmentedAttention` reads every segment by itself: what is left when the memory is not handed on, and the control.
 - `segment=n` trains as Transformer-XL does: nothing is learned through what earlier segments kept (their keys and
   values are constants there). Values are the same; so are gradients with respect to the segment's own tokens.
 
@@ -28,10 +29,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kancourse.attention import CausalSelfAttention, rope
+from kancourse.attention import CausalSelfAttention, KVCache, rope
 from kancourse.gpt import GPTConfig, LinearFactory
 
-__all__ = ["BandedAttention", "SegmentMemory", "band_mask", "banded_attention", "naive_banded_attention"]
+__all__ = [
+    "BandedAttention",
+    "SegmentMemory",
+    "SegmentedAttention",
+    "band_mask",
+    "banded_attention",
+    "naive_banded_attention",
+]
 
 
 def band_mask(n_query: int, n_key: int, window: int) -> Tensor:
@@ -133,3 +141,44 @@ class BandedAttention(CausalSelfAttention):
             positions = torch.arange(-state.k.size(2), T, device=x.device)  # from the segment's first token
             q, k = rope(q, positions[-T:]), rope(k, positions)
         return self._out(banded_attention(q, k, v, self.window)), memory
+
+
+class SegmentedAttention(CausalSelfAttention):
+    """Causal self-attention within segments of the text, each by itself: positions count on, sight ends at a border.
+
+    Args:
+        config, linear: as for `CausalSelfAttention`.
+        segment: tokens in a segment, counted from the first token of the sequence.
+
+    Raises:
+        ValueError: a segment below 1.
+    """
+
+    def __init__(self, config: GPTConfig, linear: LinearFactory = nn.Linear, *, segment: int = 32) -> None:
+        super().__init__(config, linear)
+        if segment < 1:
+            raise ValueError(f"segment must be at least 1, got {segment}")
+        self.segment = segment
+
+    def forward(self, x: Tensor, state: KVCache | None = None) -> Tensor:
+        """Mix (B, T, C) → (B, T, C): from an empty past, or going on from `state` (which `step` would also return)."""
+        if state is not None:
+            return self.step(x, state)[0]
+        dropout = self.dropout if self.training else 0.0
+        pieces = zip(*(part.split(self.segment, dim=2) for part in self._qkv(x, start=0)), strict=True)
+        mixed = [F.scaled_dot_product_attention(*piece, is_causal=True, dropout_p=dropout) for piece in pieces]
+        return self._out(torch.cat(mixed, dim=2))
+
+    def step(self, x: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
+        """Mix T more tokens (B, T, C) given the cache; keys of earlier segments lie in it, and are not looked at."""
+        seen, end = state.length, state.length + x.size(1)
+        if end > self.block_size:
+            raise ValueError(f"{seen} cached and {x.size(1)} new tokens do not fit block_size {self.block_size}")
+        q, k, v = self._qkv(x, start=seen)
+        state.k[:, :, seen:end], state.v[:, :, seen:end] = k, v
+        place = torch.arange(end, device=x.device)
+        mask = band_mask(end - seen, end, end).to(x.device) & (
+            place[seen:, None] // self.segment == place // self.segment
+        )
+        y = F.scaled_dot_product_attention(q, state.k[:, :, :end], state.v[:, :, :end], attn_mask=mask)
+        return self._out(y), KVCache(state.k, state.v, end)

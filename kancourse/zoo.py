@@ -28,9 +28,14 @@ from kancourse.mini_mixture import FlatMixture, MiniMixture
 from kancourse.moe import MoE, mixtral_gate, moe_feed_forward, sigmoid_gate, softmax_gate
 from kancourse.pattern_ffn import PatternAttention, TokenParameterAttention
 from kancourse.retention import MultiScaleRetention
-from kancourse.segment_memory import BandedAttention
+from kancourse.segment_memory import BandedAttention, SegmentedAttention
 
-MIXERS = {"attention": CausalSelfAttention, "retention": MultiScaleRetention, "banded": BandedAttention}
+MIXERS = {
+    "attention": CausalSelfAttention,
+    "retention": MultiScaleRetention,
+    "banded": BandedAttention,
+    "segmented": SegmentedAttention,
+}
 FFNS = {
     "mlp": MLP,
     "swiglu": SwiGLU,

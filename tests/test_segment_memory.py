@@ -15,6 +15,7 @@ from kancourse.attention import CausalSelfAttention, rope
 from kancourse.gpt import GPT, DecodeState, GPTConfig
 from kancourse.segment_memory import (
     BandedAttention,
+    SegmentedAttention,
     SegmentMemory,
     band_mask,
     banded_attention,
@@ -183,6 +184,24 @@ def test_mistakes_are_seen(mistake):
     assert (wrong - right)[:, SEGMENT:].abs().max() > 1e-3
 
 
+@settings(max_examples=20)
+@given(segment=st.integers(1, 35), cuts=st.lists(st.integers(1, 12), max_size=4), seed=st.integers(0, 9))
+def test_segments_by_themselves(segment, cuts, seed):
+    """Each is what plain attention makes of it alone, however the text is cut into steps."""
+    config = GPTConfig(n_embd=8, n_head=2, position="rope", block_size=32)
+    plain, alone = CausalSelfAttention(config).double(), SegmentedAttention(config, segment=segment).double()
+    alone.load_state_dict(plain.state_dict())
+    x = randn(2, T, 8, seed=seed)
+    whole = alone(x)
+    torch.testing.assert_close(whole, torch.cat([plain(piece) for piece in x.split(segment, dim=1)], dim=1))
+    state, out, place = alone.empty_state(2, torch.device("cpu"), torch.float64), [], 0
+    for cut in [*cuts, T]:
+        y, state = alone.step(x[:, place : place + cut], state)
+        out.append(y)
+        place += cut
+    torch.testing.assert_close(torch.cat(out, dim=1)[:, :T], whole)
+
+
 def test_in_training_the_mixer_of_a_gpt():
     model = build("llama-nano", vocab_size=17, block_size=32, n_layer=2, mixer="banded", mixer_options={"window": 4})
     idx = text()
@@ -191,6 +210,11 @@ def test_in_training_the_mixer_of_a_gpt():
 
 
 def test_what_cannot_be_is_one_clear_error():
+    with pytest.raises(ValueError, match="segment must be at least 1, got 0"):
+        build("llama-nano", mixer="segmented", mixer_options={"segment": 0})
+    full = build("llama-nano", mixer="segmented", block_size=8)
+    with pytest.raises(ValueError, match="do not fit"):
+        full.blocks[0].mixer.step(torch.zeros(1, 9, 64), full.empty_state().blocks[0])
     for options in ({"window": 0}, {"window": 3, "segment": 0}):
         with pytest.raises(ValueError, match="window and segment must be at least 1, got"):
             build("llama-nano", mixer="banded", mixer_options=options)
