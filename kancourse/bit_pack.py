@@ -201,6 +201,13 @@ class PackedBitLinear(nn.Module):
                 return bit_product(codes, scale, matrix.T, self.scale)
         return torch._int_mm(codes, matrix).float() * (scale * self.scale)
 
+    @torch.no_grad()
+    def _input_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
+        """The gradient of the rows x (N, I), from that of what came of them, (N, O); both float32."""
+        matrix, norm_weight = _unpack(self.packed)[: self.in_features].float(), self.norm_weight.float()  # (I, O)
+        r = rms_normalise(x, norm_weight, self.eps)[1]  # (N, 1)
+        return rms_gradient((grad * self.scale) @ matrix.T, x, r, norm_weight)
+
     def weights(self) -> Weights:
         """What Numba's loops take: views of the buffers, made once for as long as these are the same tensors."""
         buffers = tuple(self._buffers.values())
@@ -245,10 +252,7 @@ class _PackedProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,), layer = ctx.saved_tensors, ctx.layer
         with torch.autocast(grad.device.type, enabled=False):
-            matrix = _unpack(layer.packed)[: layer.in_features].float()  # (I, O)
-            norm_weight = layer.norm_weight.float()
-            r = rms_normalise(x, norm_weight, layer.eps)[1]  # (N, 1)
-            return rms_gradient((grad * layer.scale) @ matrix.T, x, r, norm_weight), None
+            return layer._input_gradient(x, grad), None
 
 
 def scratch(size: int) -> Work:
