@@ -19,6 +19,7 @@ from torch import nn
 from kancourse.attention import CausalSelfAttention
 from kancourse.bit_kan import BitKAN, BitKANFeedForward
 from kancourse.bit_pack import PackedBitLinear
+from kancourse.bit_swiglu import OneNormSwiGLU
 from kancourse.bitnet import BinaryLinear, BitLinear
 from kancourse.elephant import ElephantGLU, GatedFeedForward, XElephantGLU
 from kancourse.gpt import GPT, MLP, GPTConfig, LinearFactory, NormFactory, SwiGLU
@@ -39,6 +40,7 @@ MIXERS = {
 FFNS = {
     "mlp": MLP,
     "swiglu": SwiGLU,
+    "one_norm_swiglu": OneNormSwiGLU,
     "elephant": ElephantGLU,
     "x_elephant": XElephantGLU,
     "bilinear": partial(GatedFeedForward, gate=lambda hidden: nn.Identity()),
