@@ -7,36 +7,23 @@
 - Tokens are made once and kept on disk, keyed by everything that made them (see `tokens.py`).
 """
 
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kancourse.lab import microworld
 from kancourse.lab.batches import DocumentWindows, RandomWindows
-from kancourse.lab.documents import (
-    Document,
-    first_characters,
-    in_batches,
-    microworld_documents,
-    microworld_sha256,
-    split_documents,
-)
+from kancourse.lab.documents import microworld_documents, microworld_sha256, split_documents
 from kancourse.lab.microworld.documents import check_domains, check_level
 from kancourse.lab.readers import Opened, open_file, open_source
-from kancourse.lab.sources import CORPORA, Row
-from kancourse.lab.token_cache import SplitWriter, open_or_build
-from kancourse.lab.tokenizers import TOKENIZERS, Tokenizer, train_tokenizer
+from kancourse.lab.sources import CORPORA, Row, find_row
+from kancourse.lab.tokenise import Prepared, tokenise
+from kancourse.lab.tokenizers import TOKENIZERS, Tokenizer
 from kancourse.lab.tokens import TokenArray
-
-BPE_TRAINING_CHARACTERS = 20_000_000  # merges hardly change beyond; more only takes longer
 
 
 @dataclass(kw_only=True, eq=False)
@@ -108,142 +95,135 @@ def load_corpus(
     """Load a corpus by name, tokenise it once, and keep the tokens for the next time.
 
     Arguments:
-        name: "microworld", a name of `sources.CORPORA`, or the path of a text file.
+        name: "microworld", a name of `sources.CORPORA`, the path of a text file, a name with one of its domains
+            ("m2d2/cs_l1"), or a mixture with weights ("gsm8k:2+microworld:1", see `mixture.py`).
         tokenizer: "auto" (what suits the corpus), one of `TOKENIZERS`, or a tokenizer (say, a checkpoint's).
         vocab_size: for "bpe": ids wanted, end-of-text included.
-        level, domains: microworld's level (1, 2, 3) and domains (None: all); no other corpus has them.
+        level: microworld's (1, 2, 3); no other corpus has levels.
+        domains: only these; None: all, or what the corpus's row says.
         n_documents: microworld: instead of the snapshot's training documents, so many fresh ones, generated from
             `seed` (the validation documents stay the snapshot's). Others: read at most so many documents.
         max_characters: read at most so many characters, training and validation together. None means the row's own
-            limit, which only the largest corpora have (200 million, said in `note`).
+            limit, which only the largest corpora have (200 million, said in `note`). Of a mixture: each so many.
         validation_fraction: share of documents (or of the single text) held out, where a corpus has no validation
             split of its own; None: what its row says, 0.1 for a file.
         seed: of the document split, and of microworld's fresh documents.
 
     Raises:
-        ValueError: unknown corpus or tokenizer (the message lists the known), an option the corpus does not have, a
-            text that is empty, not UTF-8, too small, or holds a character the tokenizer lacks.
+        ValueError: unknown corpus, domain or tokenizer (the message lists the known), an option the corpus does not
+            have, a text that is empty, not UTF-8, too small, or holds a character the tokenizer lacks.
         FileNotFoundError: a path to no file.
         ConnectionError: no local copy and no network; the message says where to put one and what works now.
     """
-    name = str(name)
     if isinstance(tokenizer, str) and tokenizer not in ("auto", *TOKENIZERS):
         raise ValueError(f"unknown tokenizer {tokenizer!r}; known: auto, {', '.join(TOKENIZERS)}")
+    options = {
+        "level": level,
+        "domains": domains,
+        "n_documents": n_documents,
+        "max_characters": max_characters,
+        "validation_fraction": validation_fraction,
+        "seed": seed,
+    }
+    if "+" in str(name) and not Path(name).exists():
+        from kancourse.lab.mixture import load_mixture  # a mixture is made of corpora, so it needs this file first
+
+        return load_mixture(str(name), tokenizer, vocab_size, options)
+    return finish(prepare(str(name), **options), tokenizer, vocab_size)
+
+
+def finish(prepared: Prepared, tokenizer: str | Tokenizer, vocab_size: int) -> Corpus:
+    """Tokenise what was prepared."""
+    made, splits = tokenise(prepared, tokenizer, vocab_size)
+    told = {name: getattr(prepared, name) for name in ("name", "licence", "source", "note")}
+    return Corpus(tokenizer=made, **told, **splits)
+
+
+def prepare(
+    name: str,
+    *,
+    level: int,
+    domains: str | Iterable[str] | None,
+    n_documents: int | None,
+    max_characters: int | None,
+    validation_fraction: float | None,
+    seed: int,
+) -> Prepared:
+    """Everything about a corpus but its tokens. Arguments and errors as `load_corpus`."""
     limits = {"n_documents": n_documents, "max_characters": max_characters}
     for option, limit in limits.items():
         if limit is not None and limit < 1:
             raise ValueError(f"{option} must be at least 1, got {limit}")
+    name, domains = with_domain(name, domains)
     if name == "microworld":
         if max_characters is not None or validation_fraction is not None:
             raise ValueError("microworld has no max_characters or validation_fraction; n_documents sets its size")
-        return _load_microworld(tokenizer, vocab_size, level, domains, n_documents, seed)
-    if level != 1 or domains is not None:
-        raise ValueError(f"only microworld has levels and domains, got level={level}, domains={domains} for {name!r}")
+        return _prepare_microworld(level, domains, n_documents, seed)
+    if level != 1:
+        raise ValueError(f"only microworld has levels, got level={level} for {name!r}")
 
-    row, opened = _open(name)
+    row, opened = open_corpus(name, domains)
     note = opened.note
     if max_characters is None and row.max_characters:
         limits["max_characters"] = row.max_characters
-        note = " ".join(
-            [note, f"only the first {row.max_characters:,} characters; set max_characters for more"]
-        ).strip()
+        only = f"only the first {row.max_characters:,} characters; set max_characters for more"
+        note = f"{note}; {only}" if note else only
     fraction = row.validation_fraction if validation_fraction is None else validation_fraction
     if not 0 < fraction < 1:
         raise ValueError(f"validation_fraction must lie between 0 and 1, got {fraction}")
-
-    return _tokenise(
+    return Prepared(
         name=row.name,
         licence=row.licence,
-        source=opened.identity,
+        source=opened.identity | ({"domains": list(domains)} if domains else {}),
         note=note,
         made_from={"documents": row.documents, "fraction": fraction, "seed": seed, **limits},
         documents=partial(split_documents, opened, fraction=fraction, seed=seed, **limits),
-        tokenizer=row.tokenizer if tokenizer == "auto" else tokenizer,
-        vocab_size=vocab_size,
+        tokenizer=row.tokenizer,
     )
 
 
-def _open(name: str) -> tuple[Row, Opened]:
-    if name in CORPORA:
-        return CORPORA[name], open_source(CORPORA[name])
+def with_domain(name: str, domains: str | Iterable[str] | None) -> tuple[str, tuple[str, ...] | None]:
+    """The name and domains, of which one may be written behind the name: "m2d2/cs_l1"."""
+    domains = (domains,) if isinstance(domains, str) else None if domains is None else tuple(domains)
+    first, _, domain = name.partition("/")
+    row = find_row(first)
+    if domain and domains is None and (first == "microworld" or (row and row.domain)) and not Path(name).exists():
+        return first, (domain,)
+    return name, domains
+
+
+def open_corpus(name: str, domains: tuple[str, ...] | None) -> tuple[Row, Opened]:
+    """The row of a corpus or a file, and its documents.
+
+    Raises:
+        ValueError: unknown corpus (the message lists the known), or domains where there are none.
+        FileNotFoundError: a path to no file.
+    """
+    row = find_row(name)
+    if domains is not None and (row is None or row.domain is None):
+        having = ", ".join(["microworld", *(known.name for known in CORPORA.values() if known.domain)])
+        raise ValueError(f"{name!r} has no domains, got {', '.join(domains) or 'none'}; these have: {having}")
+    if row:
+        return row, open_source(row, domains)
     path = Path(name).expanduser()
     if path.suffix or os.sep in name:
         return Row(name=path.name, licence="your own", about="a file of your own", tokenizer="bytes"), open_file(path)
     raise ValueError(f"unknown corpus {name!r}; known: microworld, {', '.join(CORPORA)}, or the path of a text file")
 
 
-def _load_microworld(
-    tokenizer: str | Tokenizer,
-    vocab_size: int,
-    level: int,
-    domains: str | Iterable[str] | None,
-    n_documents: int | None,
-    seed: int,
-) -> Corpus:
+def _prepare_microworld(level: int, domains: tuple[str, ...] | None, n_documents: int | None, seed: int) -> Prepared:
     microworld.snapshot(check_level(level))  # checked against its sha256 before anything is built on it
     names = check_domains(microworld.DOMAINS if domains is None else domains)
     source = {"snapshot_sha256": microworld_sha256("snapshot"), "level": level, "domains": list(names)}
     if n_documents is not None:
         source |= {"fresh_documents": n_documents, "seed": seed, "generator_sha256": microworld_sha256("generator")}
-    return _tokenise(
+    return Prepared(
         name="microworld",
         licence="CC0 1.0",
         source=source,
         note="",
         made_from={},
         documents=partial(microworld_documents, level, names, n_documents, seed),
-        tokenizer="words" if tokenizer == "auto" else tokenizer,
-        vocab_size=vocab_size,
-        vocabulary=microworld.vocabulary(level) if tokenizer in ("auto", "words") else None,
+        tokenizer="words",
+        vocabulary=microworld.vocabulary(level),
     )
-
-
-def _tokenise(
-    *,
-    name: str,
-    licence: str,
-    source: dict,
-    note: str,
-    made_from: dict,
-    documents: Callable[[], Iterator[Document]],
-    tokenizer: str | Tokenizer,
-    vocab_size: int,
-    vocabulary: Sequence[str] | None = None,
-) -> Corpus:
-    """Find the tokens of `documents()` in the cache, or make them: the tokenizer first, unless one is given."""
-    if isinstance(tokenizer, Tokenizer):
-        recipe = tokenizer.to_dict()
-    else:
-        recipe = {"name": tokenizer, "vocabulary": vocabulary}
-        if tokenizer == "bpe":
-            recipe |= {"vocab_size": vocab_size, "library": version("tokenizers")}
-
-    def build(folder: Path) -> dict:
-        stream = documents()
-        first = list(itertools.islice(stream, 1))  # a corpus that cannot be read says so before anything else can fail
-        made = tokenizer
-        if not isinstance(made, Tokenizer):
-            training = (text for split, text, _ in documents() if split == "train")
-            if tokenizer == "bpe":
-                training = first_characters(training, BPE_TRAINING_CHARACTERS)
-            made = train_tokenizer(tokenizer, training, vocab_size=vocab_size, vocabulary=vocabulary)
-        shown = tqdm(itertools.chain(first, stream), desc=f"tokenising {name}", unit=" documents", delay=3, leave=False)
-        with ExitStack() as stack:
-            writers = {
-                split: stack.enter_context(SplitWriter(folder, split, eot_id=made.eot_id, vocab_size=made.vocab_size))
-                for split in ("train", "val")
-            }
-            for batch in in_batches(shown):
-                ids = made.encode_batch([text for _, text, _ in batch])
-                for (split, text, log_prob), row in zip(batch, ids, strict=True):
-                    writers[split].add(row, text, log_prob)
-            if empty := [split for split, writer in writers.items() if not writer.facts["n_tokens"]]:
-                raise ValueError(
-                    f"{name} is too small: no text is left for the {empty[0]} split; use more text, another "
-                    "validation_fraction or another seed"
-                )
-            return {"tokenizer": made.to_dict(), "splits": [writer.finish() for writer in writers.values()]}
-
-    facts = open_or_build({"source": source, "made_from": made_from, "tokenizer": recipe}, build)
-    made = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_dict(facts["tokenizer"])
-    return Corpus(name=name, licence=licence, source=source, note=note, tokenizer=made, **facts["splits"])

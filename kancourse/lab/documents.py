@@ -44,10 +44,11 @@ def split_documents(
             characters_left -= len(text)
             if characters_left < 0:
                 break
-            yield (_split_of(text, fraction, seed) if part == "all" else part), text, None
+            yield (split_of(text, fraction, seed) if part == "all" else part), text, None
 
 
-def _split_of(text: str, fraction: float, seed: int) -> str:
+def split_of(text: str, fraction: float, seed: int) -> str:
+    """Where a document goes, "train" or "val", when `fraction` of all are held out."""
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, key=str(seed).encode()).digest()
     return "val" if int.from_bytes(digest) < fraction * 2**64 else "train"
 

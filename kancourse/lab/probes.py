@@ -9,8 +9,10 @@ from typing import Any
 from kancourse.bitnet import BitLinear, zero_fraction
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
+from kancourse.lab.exact_match import exact_match_probe
 from kancourse.lab.growth_levels import growth_levels
 from kancourse.lab.kan_probes import forgetting, pruning
+from kancourse.lab.mixture import component_losses
 from kancourse.lab.moe_probes import experts
 from kancourse.lab.recall import recall
 
@@ -23,6 +25,12 @@ def ternary_zeros(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
     return {"zeros": zero_fraction(model), "by_layer": layers}
 
 
+def components(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
+    """The validation loss on each component of a mixture, in nats per token and in bits per character."""
+    told = component_losses(model, corpus)
+    return {name: {"loss": e.loss, "bits_per_character": e.bits_per_character} for name, e in told.items()}
+
+
 PROBES: dict[str, Probe] = {
     "ternary_zeros": ternary_zeros,
     "recall": recall,
@@ -30,4 +38,6 @@ PROBES: dict[str, Probe] = {
     "forgetting": forgetting,
     "pruning": pruning,
     "growth_levels": growth_levels,
+    "exact_match": exact_match_probe,
+    "components": components,
 }

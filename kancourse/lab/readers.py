@@ -2,32 +2,23 @@
 
 - A local folder may hold a downloaded copy of the Hub repository, plain text files, or only some of the parts: then the
   note says what stands in for what.
-- Nothing is fetched before it is read; without a network one sentence says where to put a file and what works now.
+- A set with a test split to be asked from is trained on without it: validation is then a share of the training part.
 """
 
-import hashlib
-import os
-import re
-import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from kancourse.lab.parsing import (
-    TABLE_SUFFIXES,
-    TEXT_SUFFIXES,
-    assemble,
-    columns_of,
-    documents_of_files,
-    is_one_text,
-)
+from kancourse.lab.archives import examples_of_archives
+from kancourse.lab.domains import in_turn, of_domains
+from kancourse.lab.downloads import download, hub_archives, hub_examples
+from kancourse.lab.layouts import Example
+from kancourse.lab.local_files import few_hashes, files_by_part, hashes_of, local_folder
+from kancourse.lab.parsing import domain_of, examples_of_file, is_one_text
 from kancourse.lab.sources import CORPORA, Row
-from kancourse.lab.token_cache import fingerprint
-from kancourse.paths import cache_dir
 
-HASHED_WHOLE = 1 << 30  # bytes
+Read = Callable[[], Iterator[Example]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,28 +30,53 @@ class Opened:
         identity: what is read, as JSON types: file names (within their folder) and sha256, or repository and revision.
         by_position: "all" is one text, to be split at a position and not by document.
         note: what a reader of the numbers must know, or "".
+        examples: the same with prompts, answers and domains; also "test", where a test part was set aside.
     """
 
     parts: dict[str, Callable[[], Iterator[str]]]
     identity: dict
     by_position: bool = False
     note: str = ""
+    examples: dict[str, Read] = field(default_factory=dict)
 
 
-def open_source(row: Row) -> Opened:
+def open_source(row: Row, domains: Sequence[str] | None = None) -> Opened:
     """The corpus of a table row: from `$KANCOURSE_DATA/<name>/` if there are files, else downloaded when first read.
+
+    Args:
+        row: of the table.
+        domains: only documents of these; None: all of a local folder, and of a download what the row says.
 
     Raises:
         ValueError: a local file is empty, or not the published one.
         ConnectionError: a single file that is neither here nor to be had (Hub sets raise it when read).
     """
     if folder := local_folder(row.name):
-        return _open_folder(row, folder)
+        return _open_folder(row, folder, domains)
     if row.url:
-        return _open_files(row, {"all": [_download(row)]}, identity={"url": row.url, "sha256": row.sha256})
+        return _open_files(row, {"all": [download(row)]}, identity={"url": row.url, "sha256": row.sha256})
     keys = ("train", "val") if len(row.splits) == 2 else ("all",)
-    parts = {key: partial(_hub_documents, row, split) for key, split in zip(keys, row.splits, strict=True)}
-    return Opened(parts=parts, identity={"repo": row.repo, "config": row.config, "revision": row.revision})
+    wanted = dict(zip(keys, row.splits, strict=True)) | ({"test": row.test_split} if row.test_split else {})
+    identity = {"repo": row.repo, "config": row.config, "revision": row.revision}
+    if row.archive:
+        identity |= {"archive": row.archive, "domains": list(domains or row.domains)}
+        readers: dict[str, Read] = {key: partial(hub_archives, row, key, domains) for key in wanted}
+    else:
+        readers = {key: partial(hub_examples, row, split, domains) for key, split in wanted.items()}
+    return _opened(readers, identity, note=_set_aside("test") if row.test_split else "")
+
+
+def _opened(readers: dict[str, Read], identity: dict, **more) -> Opened:
+    parts = {part: partial(_texts, read) for part, read in readers.items() if part != "test"}
+    return Opened(parts=parts, identity=identity, examples=readers, **more)
+
+
+def _texts(read: Read) -> Iterator[str]:
+    return (example.text for example in read())
+
+
+def _set_aside(name: str) -> str:
+    return f"{name} is set aside for questions; validation is a share of the training part"
 
 
 def open_file(path: Path) -> Opened:
@@ -76,33 +92,17 @@ def open_file(path: Path) -> Opened:
     return _open_files(Row(name=path.name, licence="your own", about="a file of your own"), {"all": [path]})
 
 
-def local_folder(name: str) -> Path | None:
-    """`$KANCOURSE_DATA/<name>` when it holds readable files, else None."""
-    root = os.environ.get("KANCOURSE_DATA")
-    folder = Path(root, name) if root else None
-    return folder if folder and folder.is_dir() and _files_by_part(folder) else None
-
-
-def works_now() -> str:
-    """The corpora that need no network on this machine, for messages."""
-    return ", ".join(["microworld", *(name for name in CORPORA if local_folder(name)), "any text file by its path"])
-
-
-def _files_by_part(folder: Path) -> dict[str, list[Path]]:
-    parts: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in TEXT_SUFFIXES + TABLE_SUFFIXES and not re.match("readme|licen[cs]e", path.stem.lower()):
-            found = re.search(r"(?:^|[^a-z])(train|val|test)", path.stem.lower())
-            parts.setdefault(found[1] if found else "all", []).append(path)
-    return parts
-
-
-def _open_folder(row: Row, folder: Path) -> Opened:
+def _open_folder(row: Row, folder: Path, domains: Sequence[str] | None) -> Opened:
     if row.config and (folder / row.config).is_dir():
         folder = folder / row.config  # a downloaded copy of the Hub repository
-    found = _files_by_part(folder)
+    found = files_by_part(folder)
+    archives = found.pop("archive", [])
+    if not found:
+        return _open_archives(row, archives, domains)
     note = ""
-    if "train" in found and "val" in found:
+    if row.answers and "train" in found and "test" in found and "val" not in found:
+        parts, note = {"all": found["train"], "test": found["test"]}, _set_aside(_named(found["test"], folder))
+    elif "train" in found and "val" in found:
         parts = {"train": found["train"], "val": found["val"]}
     elif "test" in found and ("train" in found or "val" in found):
         here, gone = ("train", "validation") if "train" in found else ("val", "training")
@@ -113,71 +113,50 @@ def _open_folder(row: Row, folder: Path) -> Opened:
         part, parts = next((part, {"all": found[part]}) for part in ("train", "all", "val", "test") if part in found)
         if part in ("val", "test"):
             note = f"the local folder has only {parts['all'][0].name}: it is split into training and validation"
-    return _open_files(row, parts, note=note)
+    return _open_files(row, parts, note=note, domains=domains)
 
 
-def _open_files(row: Row, parts: dict[str, list[Path]], *, identity: dict | None = None, note: str = "") -> Opened:
+def _named(paths: list[Path], folder: Path) -> str:
+    return paths[0].name if len(paths) == 1 else f"{paths[0].relative_to(folder).parts[0]}"
+
+
+def _open_files(
+    row: Row,
+    parts: dict[str, list[Path]],
+    *,
+    identity: dict | None = None,
+    note: str = "",
+    domains: Sequence[str] | None = None,
+) -> Opened:
     together = [path for paths in parts.values() for path in paths]
-    root = Path(os.path.commonpath([path.parent for path in together]))
-    hashes = {path.relative_to(root).as_posix(): _sha256(path) for path in together}
+    hashes = hashes_of(together)
     if row.sha256 and row.sha256 not in hashes.values():
         raise ValueError(
             f"{', '.join(hashes)} in the local folder is not the published {row.name} (sha256 {row.sha256[:12]}…, got "
             f"{next(iter(hashes.values()))[:12]}…); fetch it again, or pass a path to use a text of your own"
         )
-    one_text = "all" in parts and all(is_one_text(path, row) for path in parts["all"])
-    readers = {part: partial(documents_of_files, paths, row) for part, paths in parts.items()}
-    return Opened(parts=readers, identity=identity or {"files": hashes}, by_position=one_text, note=note)
+    one_text = "all" in parts and "test" not in parts and all(is_one_text(path, row) for path in parts["all"])
+    readers: dict[str, Read] = {part: partial(_local_examples, paths, row, domains) for part, paths in parts.items()}
+    identity = identity or {"files": few_hashes(hashes)}
+    return _opened(readers, identity, by_position=one_text, note=note)
 
 
-def _sha256(path: Path) -> str:
-    """The file's sha256; of a very large file, that of its two ends, and its length."""
-    size = path.stat().st_size
-    if size == 0:
-        raise ValueError(f"{path.name} is empty: there is no text to learn from")
-    if size > HASHED_WHOLE:  # hashing 40 GB at every start would take longer than a lesson
-        return f"{fingerprint(path)['ends_sha256']} (ends of {size} bytes)"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _local_examples(paths: list[Path], row: Row, domains: Sequence[str] | None) -> Iterator[Example]:
+    """The documents of files, those of several domains taken in turn."""
+    by_domain: dict[str | None, list[Path]] = {}
+    for path in paths:
+        by_place = row.domain is not None and not row.domain.startswith("column:")
+        by_domain.setdefault(domain_of(path, row) if by_place else None, []).append(path)
+    streams = [_examples_of_files(some, row) for some in by_domain.values()]
+    return of_domains(in_turn(streams), domains, row.name, known=list(filter(None, by_domain)))
 
 
-def _offline(row: Row, cause: Exception) -> ConnectionError:
-    place = "input.txt" if row.url else "train and validation files (.parquet, .jsonl or .txt)"
-    reason = (str(cause).splitlines() or [type(cause).__name__])[0][:200]
-    return ConnectionError(
-        f"cannot download {row.name} ({reason}); to work offline put {place} into "
-        f"$KANCOURSE_DATA/{row.name}/; without a network these work now: {works_now()}"
-    )
+def _examples_of_files(paths: list[Path], row: Row) -> Iterator[Example]:
+    for path in paths:
+        yield from examples_of_file(path, lambda path=path: path.open("rb"), row)
 
 
-def _hub_documents(row: Row, split: str) -> Iterator[str]:
-    import datasets  # both here, because they take a second to import and most runs never need them
-    from huggingface_hub.errors import HTTPError  # whatever HTTP library the hub's client uses
-
-    try:
-        rows = datasets.load_dataset(
-            row.repo, row.config, split=split, revision=row.revision, streaming=row.streamed
-        ).select_columns(columns_of(row))
-        yield from assemble((tuple(record[column] for column in columns_of(row)) for record in rows), row)
-    except (OSError, HTTPError) as error:
-        raise _offline(row, error) from error
-
-
-def _download(row: Row) -> Path:
-    path = cache_dir() / "downloads" / row.sha256 / "input.txt"
-    if path.is_file() and _sha256(path) == row.sha256:
-        return path
-    try:
-        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-            raise ConnectionError("HF_HUB_OFFLINE is set")
-        with urllib.request.urlopen(row.url, timeout=60) as answer:
-            content = answer.read()
-    except OSError as error:
-        raise _offline(row, error) from error
-    if (found := hashlib.sha256(content).hexdigest()) != row.sha256:
-        raise ValueError(f"the download of {row.name} has sha256 {found[:12]}…, expected {row.sha256[:12]}…; try again")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
-    return path
+def _open_archives(row: Row, archives: list[Path], domains: Sequence[str] | None) -> Opened:
+    keys = ("train", "val") if len(row.splits) == 2 else ("all",)
+    readers: dict[str, Read] = {key: partial(examples_of_archives, archives, row, key, domains) for key in keys}
+    return _opened(readers, {"files": few_hashes(hashes_of(archives))})
