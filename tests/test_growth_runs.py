@@ -1,7 +1,12 @@
 """The experiments on growth: the probe that climbs the levels, the tables of compute, and the run files, made small."""
 
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -16,6 +21,7 @@ from kancourse.lab.growth_tables import (
     stages,
 )
 from kancourse.lab.probes import PROBES
+from kancourse.lab.run import plan
 from kancourse.lab.study import Study, run_study
 from kancourse.paths import PACKAGE
 from kancourse.zoo import build
@@ -128,3 +134,102 @@ def test_the_climb_starts_from_words_of_level_1(wrong):
     model = build("llama-nano", vocab_size=corpus.tokenizer.vocab_size, n_layer=1, block_size=16, seed=0)
     with pytest.raises(ValueError, match="growth_levels starts from microworld's level 1 in words"):
         levels.growth_levels(model, corpus, 0)
+
+
+# --- the run files ---
+
+
+def study(name: str) -> Study:
+    return Study(**plan(RUNS / f"growth_{name}.yaml").parameters)
+
+
+@pytest.mark.parametrize("name", ["depth", "schedules", "parts", "levels"])
+def test_the_studies_are_well_formed(name):
+    told = study(f"{name}.cpu")
+    assert told.n_seeds >= 3
+    assert told.record == f"growth_{name}"
+    for arm in told.arms:  # each of them ends as large as the table that compares it expects
+        experiment = told.experiment(arm)
+        for event in experiment.growth or []:
+            assert event["step"] < experiment.steps
+
+
+@pytest.mark.parametrize("machine", ["l4", "a100"])
+def test_the_gpu_runs_start_at_55_million_parameters_and_double(machine):
+    """Heads of 128, as the source has them; each growth about doubles what is there."""
+    told = study(f"55m.{machine}")
+    experiment = told.experiment("doubling")
+    with torch.device("meta"):
+        model = build(experiment.model_config(50_257))
+        sizes = [sum(p.numel() for p in model.parameters())]
+        assert model.config.head_dim == 128
+        for event in experiment.growth:
+            model = build(
+                replace(
+                    model.config,
+                    n_layer=event.get("n_layer", model.config.n_layer),
+                    n_head=event.get("n_head", model.config.n_head),
+                    n_embd=128 * event.get("n_head", model.config.n_head),
+                )
+            )
+            sizes.append(sum(p.numel() for p in model.parameters()))
+        last = build(told.experiment("from scratch").model_config(50_257))
+    assert sizes[0] == pytest.approx(55e6, rel=0.03)
+    assert sizes[-1] == sum(p.numel() for p in last.parameters())
+    for small, large in pairwise(sizes):
+        assert 1.8 < large / small < 2.2
+    costs = {}
+    for arm in ("doubling", "the small model, the budget of doubling"):
+        experiment = told.experiment(arm)
+        given = {"experiment": asdict(experiment), "model": experiment.model_config(50_257).to_dict()}
+        costs[arm] = flops_until(given, experiment.steps)
+    assert costs["the small model, the budget of doubling"] == pytest.approx(costs["doubling"], rel=0.02)
+
+
+def small(told: Study, tmp_path: Path) -> Study:
+    """The same arms with a few steps of tiny models."""
+    layers, heads = {24: 3, 9: 2, 4: 3}, {4: 2, 6: 3, 9: 4}
+
+    def shrink(given: dict) -> dict:
+        made = dict(given)
+        for name, table in (("n_layer", layers), ("n_head", heads)):
+            if name in made:
+                made[name] = table.get(made[name], made[name])
+        if "n_embd" in made:
+            made["n_embd"] = 8 * made["n_head"]
+        if "steps" in made:
+            made["steps"] = 8 if made["steps"] >= told.base["steps"] else 4
+        if "growth" in made:
+            made["growth"] = [shrink(event) | {"step": 2 + 2 * n} for n, event in enumerate(made["growth"])]
+        return made
+
+    base = shrink(told.base) | {"block_size": 16, "batch_size": 4, "micro_batch": 2, "warmup": 1, "tokenizer": "bytes"}
+    base |= {"eval_every": 4, "eval_batches": 1, "sample_tokens": 2, "device": "cpu"}
+    arms = {name: shrink(arm) for name, arm in told.arms.items()}
+    return replace(told, base=base, arms=arms, record=None, out_dir=str(tmp_path / "out"))
+
+
+@pytest.fixture
+def local_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A little of OpenWebText, as the Hub has it."""
+    passages = [f"Passage {number} says that what has grown was smaller, {number} times over." for number in range(900)]
+    path = tmp_path / "openwebtext" / "plain_text" / "train-00000-of-00080.parquet"
+    path.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.table({"text": passages}), path)
+    monkeypatch.setenv("KANCOURSE_DATA", str(tmp_path))
+
+
+@pytest.mark.parametrize("machine", ["cpu", "l4", "a100"])
+@pytest.mark.usefixtures("local_text")
+def test_the_runs_from_55_million_train_when_made_small(machine, tmp_path):
+    told = small(study(f"55m.{machine}"), tmp_path)
+    assert told.base.keys() == study("55m.cpu").base.keys()
+    assert told.arms.keys() == study("55m.cpu").arms.keys()
+    record = run_study(told)
+    arms = record["arms"]
+    assert arms["doubling"]["parameters"] == arms["from scratch"]["parameters"]
+    for arm in arms.values():
+        assert flops_until(arm, arm["experiment"]["steps"]) == arm["runs"][0]["flops"]
+    if machine != "cpu":
+        assert record["corpus"]["corpus"] == "openwebtext"
+    assert "| doubling |" in compute_table(record, reference="from scratch", ladder=["from scratch, half of the steps"])
