@@ -122,6 +122,7 @@ def test_an_experiment_that_was_stopped_goes_on(text, tmp_path):
 
 def test_strangers_aligned_and_not_and_their_soups(text):
     settings = SMALL | {"spawn_at": (0, 6), "n_children": 3, "n_seeds": 3, "strangers": True}
+    settings |= {"path_tokens": 5, "prompt": "the "}
     record = run_instability(Instability(corpus=text, aligned=("units", "residual"), **settings))
     strangers = [pair for pair in record["pairs"] if pair["noise"] == "strangers"]
     assert [(p["aligned"], p["seeds"]) for p in strangers] == [
@@ -136,6 +137,9 @@ def test_strangers_aligned_and_not_and_their_soups(text):
     children = [(p["spawn_at"], p["aligned"]) for p in record["pairs"] if p["seeds"] == [0, 0]]
     assert children == [(0, None)] * 3 + [(0, "units")] * 3 + [(0, "residual")] * 3 + [(6, None)] * 3
     assert [len(soup["seeds"]) for soup in record["soups"]] == [3] * 15  # 3 families × (3 ways at 0, 1 at 6), strangers
+    writers = [p for p in record["pairs"] if "texts" in p]
+    assert [(p["children"], p["aligned"]) for p in writers] == [([0, 1], None)] * 6 + [([0, 0], None)]
+    assert all(len(p["texts"]) == 5 and all(text.startswith("the ") for text in p["texts"]) for p in writers)
     soup = next(s for s in record["soups"] if s["noise"] == "strangers" and s["aligned"] == "units")
     assert soup["seeds"] == [0, 1, 2]
     assert soup["val"]["members"][:2] == pytest.approx([units[0]["val"]["loss"][i] for i in (0, -1)], abs=1e-5)
@@ -163,7 +167,9 @@ def test_the_curve_over_k(text):
 def test_from_a_checkpoint_instead_of_fresh_weights(text, tmp_path):
     fresh = Instability(corpus=text, spawn_at=(0,), **SMALL)
     corpus = fresh.load_corpus()
-    pretrained = build("llama-nano", vocab_size=corpus.tokenizer.vocab_size, block_size=16, n_layer=1, n_embd=24, seed=5)
+    pretrained = build(
+        "llama-nano", vocab_size=corpus.tokenizer.vocab_size, block_size=16, n_layer=1, n_embd=24, seed=5
+    )
     path = save_checkpoint(tmp_path / "pretrained.safetensors", pretrained, tokenizer=corpus.tokenizer)
     record = run_instability(Instability(corpus=text, spawn_at=(0,), start=str(path), **SMALL))
     assert record["model"]["ffn"] == "swiglu"

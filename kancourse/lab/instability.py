@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from kancourse.gpt import GPT
-from kancourse.lab.connectivity import alpha_grid, measure_path, path_batches
+from kancourse.lab.connectivity import alpha_grid, measure_path, path_batches, write_along
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.device import pick_device
 from kancourse.lab.experiment import Experiment
@@ -57,6 +57,7 @@ class Instability(Experiment):
     aligned: tuple[str, ...] = ()  # compare children of step 0 and strangers once more: "units", "residual"
     n_alphas: int = 11  # points from 0 to 1; 0.5 is added where it is not among them
     path_batches: int | None = None  # of each split, along every path; None: the whole validation split
+    path_tokens: int = 0  # that every point between the first two of a group writes, after `prompt`
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,14 +102,16 @@ def run_instability(
         The record: kind, instability, corpus, model, parameters, pairs, soups, environment.
         A pair has seeds (of the two parents), spawn_at, schedule ("carried" or "fresh"), noise ("different" or "same";
         "strangers" of two parents), children, aligned (None, "units" or "residual"), distance (of their weights, L2),
-        travelled (of each since k), cosine (of the two travels; None when there is none), and train and val, as
-        `measure_path` returns them. A soup is the mean of three models or more: the same keys, and by split the loss
+        travelled (of each since k), cosine (of the two travels; None when there is none), train and val, as
+        `measure_path` returns them, and with `path_tokens` the texts that the points write. A soup is the mean of three models or more: the same keys, and by split the loss
         of the members and of the soup.
     """
     corpus = instability.load_corpus()
     alphas = alpha_grid(instability.n_alphas)
     device = pick_device(instability.device, instability.dtype).device
     record: dict[str, Any] = {"kind": "instability", "instability": settings(instability), "corpus": corpus.describe()}
+    writing = {"prompt": instability.prompt, "temperature": instability.temperature, "seed": instability.seed}
+    writing["max_new_tokens"] = instability.path_tokens
     pairs, soups = [], []
     with _folder(instability.out_dir) as root:
         for about, members in _groups(instability, corpus, root):
@@ -127,6 +130,8 @@ def run_instability(
                     comparable = aligned is None and row["noise"] != "strangers"
                     row |= _distances(members[a].origin, ends, comparable=comparable)
                     row |= measure_path(probe, *ends, splits, alphas)
+                    if instability.path_tokens and (a, b, aligned) == (0, 1, None):
+                        row["texts"] = write_along(probe, *ends, alphas, tokenizer=corpus.tokenizer, **writing)
                     pairs.append(row)
                     if on_pair:
                         on_pair(row)
