@@ -103,8 +103,8 @@ def run_instability(
         A pair has seeds (of the two parents), spawn_at, schedule ("carried" or "fresh"), noise ("different" or "same";
         "strangers" of two parents), children, aligned (None, "units" or "residual"), distance (of their weights, L2),
         travelled (of each since k), cosine (of the two travels; None when there is none), train and val, as
-        `measure_path` returns them, and with `path_tokens` the texts that the points write. A soup is the mean of three models or more: the same keys, and by split the loss
-        of the members and of the soup.
+        `measure_path` returns them, and with `path_tokens` the texts that the points write. A soup is the mean of
+        three models or more: the same keys, and by split the loss of the members and of the soup.
     """
     corpus = instability.load_corpus()
     alphas = alpha_grid(instability.n_alphas)
