@@ -1,9 +1,11 @@
-"""The command line: `python -m kancourse train|sample|pack|evaluate|interpolate|grow|run|bench|notebooks`.
+"""The command line: `python -m kancourse COMMAND`, or `kancourse COMMAND`; every command has --help.
 
-The flags of `train` are the fields of `Experiment`, by the same names; an error is one sentence and exit status 2.
+The flags of `train` are the fields of `Experiment`, by the same names; `--dataset` is another name for `--corpus`
+everywhere. An error is one sentence and exit status 2; Ctrl-C saves what is being trained and says how to go on.
 """
 
 import json
+import re
 import shlex
 import sys
 from dataclasses import dataclass, replace
@@ -16,19 +18,27 @@ import yaml
 
 from kancourse.lab.bench import bench
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
+from kancourse.lab.command_line import check_prompt, default_folder, how_far, load_either
 from kancourse.lab.connectivity import alpha_grid, load_pair, measure_path, path_batches, path_table, write_along
 from kancourse.lab.corpus import load_corpus
 from kancourse.lab.device import pick_device
 from kancourse.lab.distributed import process_group, world
 from kancourse.lab.evaluate import evaluate
+from kancourse.lab.exact_match import exact_match
 from kancourse.lab.experiment import Experiment, run_experiment
 from kancourse.lab.grow_file import GrowSizes, grow_file
-from kancourse.lab.packed_file import is_packed, load_packed, save_packed
+from kancourse.lab.local_files import local_folder
+from kancourse.lab.mixture import Mixture, component_losses
+from kancourse.lab.packed_file import save_packed
+from kancourse.lab.questions import has_answers, load_questions
 from kancourse.lab.run import run
 from kancourse.lab.sample import generate_stream
+from kancourse.lab.sources import CORPORA
 from kancourse.lmc import align, interpolate
+from kancourse.packed import PackedGPT
 
 app = tyro.extras.SubcommandApp()
+CheckpointPath = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
 CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError)
 
 
@@ -36,13 +46,14 @@ CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError)
 class Sample:
     """What to write, and how."""
 
-    model: str  # path of a checkpoint, or of a packed model
+    checkpoint: CheckpointPath = None  # its path, or that of a packed model
+    model: str | None = None  # the same, as a flag
     prompt: str = ""  # empty: begin a document
     max_new_tokens: int = 200
-    temperature: float = 0.8
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int = 0
+    temperature: float = 0.8  # 0: always the likeliest token
+    top_k: int | None = None  # draw from the k likeliest tokens only
+    top_p: float | None = None  # draw from the fewest likeliest tokens that reach this probability
+    seed: int = 0  # another seed, another text
 
 
 @dataclass(kw_only=True)
@@ -56,22 +67,26 @@ class Pack:
 class Evaluate:
     """What to score on what."""
 
-    model: str  # path of a checkpoint
-    corpus: str = "microworld"
+    checkpoint: CheckpointPath = None  # its path, or that of a packed model
+    model: str | None = None  # the same, as a flag
+    corpus: str = "microworld"  # a name, a path, or a mixture such as gsm8k:2+microworld:1
     level: int = 1  # microworld's
-    max_characters: int | None = None
+    domains: tuple[str, ...] | None = None  # only these, of a corpus that has domains
+    max_characters: int | None = None  # read no more of the corpus than this
+    n_questions: int = 200  # where the corpus has questions with answers, ask so many of them; 0: none
+    max_new_tokens: int = 200  # the longest answer
     batch_size: int = 32
-    device: str = "auto"
-    dtype: str = "auto"
+    device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+    dtype: str = "auto"  # "auto", "float32" or "bfloat16"
 
 
 @dataclass(kw_only=True)
 class Interpolate:
     """How to walk from one checkpoint to another, and what to tell of the way."""
 
-    corpus: str = "microworld"
+    corpus: str = "microworld"  # a name, or the path of a text file
     level: int = 1  # microworld's
-    max_characters: int | None = None
+    max_characters: int | None = None  # read no more of the corpus than this
     n_alphas: int = 11  # points from 0 (the first) to 1 (the second); 0.5 is always among them
     align: bool = False  # first bring the second's hidden units and heads into the order of the first's
     residual: bool = False  # and its residual channels: for models from different initialisations
@@ -88,11 +103,17 @@ class Interpolate:
 
 @app.command(name="train")
 def train_command(experiment: Experiment) -> None:
-    """Train a model on a corpus; stopped, it goes on from --out_dir. Also under torchrun."""
+    """Train a model on a corpus; stopped, the same command goes on where it was. Also under torchrun."""
     options = {name: value for name, value in vars(experiment).items() if name.endswith("_options") and value}
     typed = {name: {key: yaml.safe_load(v) for key, v in value.items()} for name, value in options.items()}
+    folder = Path(experiment.out_dir or default_folder(experiment))
     with process_group():
-        record = run_experiment(replace(experiment, **typed))
+        if world()[0] == 0:
+            print(f"checkpoints go to {folder}; Ctrl-C stops, and the same command goes on where it was", flush=True)
+        try:
+            record = run_experiment(replace(experiment, out_dir=str(folder), **typed))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(how_far(folder)) from None
         if world()[0] != 0:
             return
         corpus, loss = record["corpus"], record["val_loss"]
@@ -105,15 +126,14 @@ def train_command(experiment: Experiment) -> None:
 
 @app.command(name="sample")
 def sample_command(config: Sample) -> None:
-    """Let a checkpoint write."""
-    checkpoint = load_packed(config.model) if is_packed(config.model) else load_checkpoint(config.model)
-    if checkpoint.tokenizer is None:
-        raise ValueError(f"{config.model} carries no tokenizer, so it cannot write text")
+    """Let a checkpoint, or a packed model, write."""
+    model, tokenizer = load_either(config.checkpoint, config.model)
+    check_prompt(tokenizer, config.prompt)
     print(config.prompt, end="", flush=True)
     for piece in generate_stream(
-        checkpoint.model,
+        model,
         config.prompt,
-        tokenizer=checkpoint.tokenizer,
+        tokenizer=tokenizer,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         top_k=config.top_k,
@@ -136,17 +156,36 @@ def pack_command(
 
 @app.command(name="evaluate")
 def evaluate_command(config: Evaluate) -> None:
-    """Score a checkpoint on a corpus's validation split."""
-    checkpoint = load_checkpoint(config.model)
-    if checkpoint.tokenizer is None:
-        raise ValueError(f"{config.model} carries no tokenizer, so it cannot read text")
+    """Score a checkpoint on a corpus: loss, bits per character, and, where there are answers, exact match."""
+    model, tokenizer = load_either(config.checkpoint, config.model)
+    packed = isinstance(model, PackedGPT)
     corpus = load_corpus(
-        config.corpus, tokenizer=checkpoint.tokenizer, level=config.level, max_characters=config.max_characters
+        config.corpus,
+        tokenizer=tokenizer,
+        level=config.level,
+        domains=config.domains,
+        max_characters=config.max_characters,
     )
-    device = pick_device(config.device, config.dtype)
-    print(device.reason)
-    model = checkpoint.model.to(device.device)
-    print(evaluate(model, corpus.val, batch_size=config.batch_size, device=device))
+    device = pick_device("cpu" if packed else config.device, "float32" if packed else config.dtype)
+    print(f"{device.reason}\n{corpus}", flush=True)
+    scored = model.model if packed else model.to(device.device)
+    print(evaluate(scored, corpus.val, batch_size=config.batch_size, device=device), flush=True)
+    if isinstance(corpus, Mixture):
+        for name, told in component_losses(scored, corpus, batch_size=config.batch_size, device=device).items():
+            print(f"{name}: {told}", flush=True)
+    if config.n_questions and has_answers(config.corpus):
+        questions = load_questions(config.corpus, domains=config.domains, n_questions=config.n_questions)
+        print(exact_match(model, questions, tokenizer, max_new_tokens=config.max_new_tokens))
+
+
+@app.command(name="corpora")
+def corpora_command() -> None:
+    """List the named corpora: what each is, its licence, and which are on this machine."""
+    print("microworld: short texts of a grammar whose exact entropy is known; CC0 1.0; comes with the package")
+    for row in CORPORA.values():
+        print(
+            f"{row.name}: {row.about}; {row.licence}; {'on this machine' if local_folder(row.name) else 'on the Hub'}"
+        )
 
 
 @app.command(name="interpolate")
@@ -224,20 +263,26 @@ def notebooks_command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and do what it says."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app.cli(
             prog="kancourse",
             description=__doc__,
-            args=arguments,
+            args=[re.sub("^--dataset(?==|$)", "--corpus", argument) for argument in arguments],
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
     except CLEAR_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "kancourse", *(sys.argv[1:] if arguments is None else arguments)])
-        print(f"\nstopped; to go on from the last checkpoint: {again}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        again = shlex.join(["python", "-m", "kancourse", *arguments])
+        goes_on = {"train": bool(stop.args), "run": True}
+        print(f"\nstopped {stop.args[0] if stop.args else ''}".rstrip(), end="", file=sys.stderr)
+        if goes_on.get(arguments[0] if arguments else "", False):
+            print(f"; to go on from the last checkpoint: {again}", file=sys.stderr)
+        else:
+            print("; there is no checkpoint to go on from", file=sys.stderr)
         raise SystemExit(130) from None
 
 
