@@ -10,12 +10,13 @@ from torch import nn
 
 from kancourse import bit_kernel_choice
 from kancourse.bit_kernel_choice import use_bit_kernel
-from kancourse.lab import adapter_file
+from kancourse.lab import adapter_file, lora_probes
 from kancourse.lab.adapter_file import base_sha256, load_adapter, save_adapter
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
 from kancourse.lab.corpus import load_corpus
 from kancourse.lab.evaluate import evaluate
 from kancourse.lab.packed_file import load_packed, save_packed
+from kancourse.lab.probes import PROBES
 from kancourse.lab.train import TrainConfig, train
 from kancourse.lora import add_lora, lora_layers, lora_state, remove_lora
 from kancourse.packed import PackedGPT, pack_linears
@@ -156,3 +157,21 @@ def test_a_packed_model_learns_another_domain_and_can_be_had_back(tmp_path: Path
     assert losses(base) == before
     load_adapter(file, base)
     assert losses(base) == after
+
+
+@pytest.mark.parametrize("preset", ["bit-llama-nano", "llama-nano"])
+def test_the_probe_tells_what_is_learned_lost_and_had_back(preset: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lora_probes, "STEPS", 3)
+    monkeypatch.setattr(lora_probes, "LRS", (1e-2,))
+    model, stories = ternary(preset=preset), load_corpus("microworld", domains=("stories",))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = PROBES["adaptation"](model, stories, 0)
+    assert told["packed"] == (preset == "bit-llama-nano")
+    assert told["removed"] == told["before"]
+    assert told["same_bits"] is True
+    for way in ("beside", "in"):
+        assert told[way][0]["new"] < told["before"]["new"]
+    assert 0 < told["adapter_parameters"] < sum(p.numel() for p in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(ValueError, match="a model of microworld without sums, got microworld"):
+        PROBES["adaptation"](model, load_corpus("microworld"), 0)

@@ -14,6 +14,7 @@ from kancourse.lab.growth_levels import growth_levels
 from kancourse.lab.kan_probes import forgetting, pruning
 from kancourse.lab.mixkabrn_costs import costs
 from kancourse.lab.mixture import component_losses
+from kancourse.lab.lora_probes import adaptation
 from kancourse.lab.moe_probes import experts
 from kancourse.lab.recall import recall
 
@@ -38,6 +39,7 @@ PROBES: dict[str, Probe] = {
     "experts": experts,
     "forgetting": forgetting,
     "pruning": pruning,
+    "adaptation": adaptation,
     "growth_levels": growth_levels,
     "exact_match": exact_match_probe,
     "components": components,
