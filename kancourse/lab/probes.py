@@ -12,9 +12,9 @@ from kancourse.lab.corpus import Corpus
 from kancourse.lab.exact_match import exact_match_probe
 from kancourse.lab.growth_levels import growth_levels
 from kancourse.lab.kan_probes import forgetting, pruning
+from kancourse.lab.lora_probes import adaptation
 from kancourse.lab.mixkabrn_costs import costs
 from kancourse.lab.mixture import component_losses
-from kancourse.lab.lora_probes import adaptation
 from kancourse.lab.moe_probes import experts
 from kancourse.lab.recall import recall
 
