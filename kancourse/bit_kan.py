@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from kancourse.bit_codes import LARGEST_CODE, rms_normalise, round_ternary
+from kancourse.bit_codes import LARGEST_CODE, rms_gradient, rms_normalise, round_ternary
 from kancourse.bit_kan_codes import (
     N_CODES,
     KANTable,
@@ -280,8 +280,6 @@ class _BitKANProduct(torch.autograd.Function):
                 torch.sum(planes, 0, out=grad_z[n])
             grad_weight = grad_weight.mul_(ctx.unit).view(codes_w.shape)
             grad_z *= scale_w
-            unit = x * r
-            grad_norm_weight = (grad_z * unit).sum(0)  # (I,)
-            grad_unit = grad_z * norm_weight
-            grad_x = r * (grad_unit - unit * (grad_unit * unit).mean(-1, keepdim=True))
+            grad_norm_weight = (grad_z * (x * r)).sum(0)  # (I,)
+            grad_x = rms_gradient(grad_z, x, r, norm_weight)
         return grad_x, grad_norm_weight, grad_row_scale, grad_weight, *[None] * 7

@@ -7,6 +7,7 @@ Notable points:
   why constants come in as float32 numbers (Python's own would make the arithmetic double), and why no loop may add
   floats in another order, except where it says so (`dot`).
 - Integer sums are kept in sixteen bits for 31 rows of bytes at a time: |Σ| ≤ 31·4·127·2 = 31,496 < 2¹⁵.
+- All loops stand in this one file: the cache of Numba's machine code watches only the file that a loop stands in.
 - Weights are stored as code + 1, so that no sign needs care; what that adds is the sum of the inputs, taken off once.
 
 Shapes: I inputs, O outputs, R = I/4 rounded up, C channels, H heads, D head dim, S tokens seen. One token at a time.
@@ -38,6 +39,20 @@ class Weights(NamedTuple):
     largest_code: Number  # 127
     per_code: Number  # 1/127
     least: Number  # 1e-5
+
+
+class KANWeights(NamedTuple):
+    """A packed `BitKAN` as the loops take it."""
+
+    packed: Array  # (R, O) uint8, of I·F weights per output
+    norm_weight: Array  # (I,) float32
+    scale: Array  # (O,) float32
+    table: Array  # (255, F) int8
+    per_feature: Number  # 1/I
+    eps: Number
+    one: Number
+    reach: Number
+    codes_per_unit: Number  # 127/reach
 
 
 class How(NamedTuple):
@@ -138,6 +153,46 @@ def bit_linear_rows(x: Array, weights: Weights, work: Work, out: Array) -> None:
     """out (N, O) = `BitLinear` of x (N, I), one token after the other."""
     for n in range(len(x)):
         bit_linear(x[n], weights, work, out[n])
+
+
+def kan_features(x: Array, weights: KANWeights, floats: Array, codes: Array) -> bool:
+    """The features of `bit_kan_codes.kan_input_codes` of one token: fills codes (4R,); whether the token is finite."""
+    count, features, finite = len(x), weights.table.shape[1], True
+    for i in range(count):
+        floats[i] = x[i] * x[i]
+    r = weights.one / math.sqrt(ordered_sum(floats, count) * weights.per_feature + weights.eps)
+    for i in range(count):
+        z = x[i] * r * weights.norm_weight[i]
+        if not abs(z) < math.inf:
+            finite, z = False, weights.one
+        z = min(max(z, -weights.reach), weights.reach)
+        code = round(z * weights.codes_per_unit)
+        for f in range(features):
+            codes[i * features + f] = weights.table[127 + code, f]
+    for i in range(count * features, 4 * len(weights.packed)):
+        codes[i] = 0
+    return finite
+
+
+def bit_kan(x: Array, weights: KANWeights, work: Work, out: Array) -> None:
+    """out (O,) = `BitKAN` of x (I,), to the last bit."""
+    finite = kan_features(x, weights, work.floats, work.codes)
+    ternary_product(weights.packed, work.codes, work.partial, work.sums)
+    for o in range(weights.packed.shape[1]):
+        out[o] = work.sums[o] if finite else math.nan
+        out[o] *= weights.scale[o]
+
+
+def bit_kan_rows(x: Array, weights: KANWeights, work: Work, out: Array) -> None:
+    """out (N, O) = `BitKAN` of x (N, I), one token after the other."""
+    for n in range(len(x)):
+        bit_kan(x[n], weights, work, out[n])
+
+
+def kan_feed_forward(x: Array, into: KANWeights, out_of: KANWeights, work: Work, y: Array) -> None:
+    """y (C,) = `BitKANFeedForward` of x (C,)."""
+    bit_kan(x, into, work, work.hidden)
+    bit_kan(work.hidden[: into.packed.shape[1]], out_of, work, y)
 
 
 def dot(a: Array, b: Array) -> Number:
@@ -261,7 +316,10 @@ def mlp(x: Array, into: Weights, out_of: Weights, work: Work, y: Array) -> None:
     bit_linear(work.hidden[:width], out_of, work, y)
 
 
-PARTS = (ordered_sum, largest, input_codes, ternary_product, bit_linear, rotate, gate_by_silu)  # called by other loops
+PARTS = (  # called by other loops
+    *(ordered_sum, largest, input_codes, ternary_product, bit_linear),
+    *(rotate, gate_by_silu, kan_features, bit_kan),
+)
 
 
 @functools.cache

@@ -150,6 +150,11 @@ class PackedBitLinear(nn.Module):
         self.register_buffer("norm_weight", torch.ones(in_features, device=device))
         self._bound: tuple[tuple[Tensor, ...], Weights] | None = None
 
+    @property
+    def packed_shape(self) -> tuple[int, int]:
+        """(O, I): the matrix of codes that is packed."""
+        return self.out_features, self.in_features
+
     @classmethod
     def from_bit_linear(cls, layer: "BitLinear") -> "PackedBitLinear":
         """The packed twin of a layer, on its device.
@@ -178,9 +183,10 @@ class PackedBitLinear(nn.Module):
             TypeError: x is not of a floating dtype.
         """
         if x.shape[-1:] != (self.in_features,):
-            raise ValueError(f"PackedBitLinear takes {self.in_features} features on the last axis, got {(*x.shape,)}")
+            name = type(self).__name__
+            raise ValueError(f"{name} takes {self.in_features} features on the last axis, got {(*x.shape,)}")
         if not x.is_floating_point():
-            raise TypeError(f"PackedBitLinear takes floating-point numbers, got {x.dtype}")
+            raise TypeError(f"{type(self).__name__} takes floating-point numbers, got {x.dtype}")
         rows = x.reshape(-1, self.in_features).float()
         y = _PackedProduct.apply(rows, self) if torch.is_grad_enabled() and x.requires_grad else self._rows(rows)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
@@ -212,12 +218,13 @@ class PackedBitLinear(nn.Module):
         """What Numba's loops take: views of the buffers, made once for as long as these are the same tensors."""
         buffers = tuple(self._buffers.values())
         if self._bound is None or any(map(operator.is_not, buffers, self._bound[0])):
-            numbers = float32_numbers(1 / self.in_features, self.eps, 1, LARGEST_CODE, 1 / LARGEST_CODE, LEAST)
-            weights = Weights(
-                self.packed.contiguous().numpy(), self.norm_weight.float().numpy(), self.scale.view(1).numpy(), *numbers
-            )
-            self._bound = buffers, weights
+            self._bound = buffers, self._bind()
         return self._bound[1]
+
+    def _bind(self) -> Weights:
+        numbers = float32_numbers(1 / self.in_features, self.eps, 1, LARGEST_CODE, 1 / LARGEST_CODE, LEAST)
+        arrays = self.packed.contiguous(), self.norm_weight.float(), self.scale.view(1)
+        return Weights(*(array.numpy() for array in arrays), *numbers)
 
     @torch.no_grad()
     def scale_output_(self, factor: float) -> None:

@@ -1,9 +1,9 @@
-"""A whole model on packed weights: every `BitLinear` replaced, and decoding by loops that do a whole part at a time.
+"""A whole model on packed weights: every ternary layer replaced, and decoding by loops that do a whole part at a time.
 
 Two ways to decode, with one contract (`step`) and one kind of state:
 
-- **By modules.** `pack_linears` makes a twin of any model with `PackedBitLinear` in the place of every `BitLinear`. All
-  around them runs as it did, so the outputs equal the unpacked model's to the last bit.
+- **By modules.** `pack_linears` makes a twin of any model with a packed layer in the place of every `BitLinear` and
+  `BitKAN`. All around them runs as it did, so the outputs equal the unpacked model's to the last bit.
 - **By loops.** `PackedGPT` decodes single tokens with one call into machine code per mixer and feed-forward, sparing
   the dozens of small operators that a step otherwise consists of. Integer products, and what leads from an input to its
   codes, are the same to the last bit. The floats between them (heads, their norms, softmax, silu) are summed in another
@@ -20,39 +20,49 @@ import copy
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kancourse.attention import rope
+from kancourse.bit_kan import BitKAN
 from kancourse.bit_kernel import Turn
 from kancourse.bit_kernel_choice import bit_kernel
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BitLinear
 from kancourse.gpt import GPT, DecodeState
+from kancourse.packed_kan import PackedBitKAN
 from kancourse.packed_loops import feed_forward_loop, mixer_loop
 from kancourse.retention import MultiScaleRetention
 
-__all__ = ["PackedGPT", "pack_linears", "packed_bytes"]
+PACKED_NAMES = {"bit": "packed", "binary": "packed", "bit_kan": "packed_bit_kan"}  # of parts in `zoo`
+
+__all__ = ["PACKED_NAMES", "PackedGPT", "pack_linears", "packed_bytes"]
 
 
 def pack_linears(model: nn.Module) -> nn.Module:
-    """A twin of the model, in eval mode, with every `BitLinear` packed; the model itself stays as it is.
+    """A twin of the model, in eval mode, with every `BitLinear` and `BitKAN` packed; the model itself stays as it is.
 
-    A `config` that names its linear "bit" or "binary" says "packed" in the twin, so that `zoo.build` can rebuild it.
+    A `config` that names such parts names the packed ones (`PACKED_NAMES`) in the twin, so `zoo.build` can rebuild it.
 
     Raises:
         ValueError: there is nothing to pack, or weights that are not finite.
     """
     twins = {id(m): PackedBitLinear.from_bit_linear(m) for m in model.modules() if isinstance(m, BitLinear)}
+    twins |= {id(m): PackedBitKAN.from_bit_kan(m) for m in model.modules() if isinstance(m, BitKAN)}
     if not twins:
-        raise ValueError(f"{type(model).__name__} has no BitLinear layers, so there is nothing to pack")
+        raise ValueError(f"{type(model).__name__} has no BitLinear or BitKAN layers, so there is nothing to pack")
     twin = copy.deepcopy(model, twins).eval()  # a copy that takes the packed layers for copies of the others
     config = getattr(model, "config", None)
     if dataclasses.is_dataclass(config):
-        seats = [seat for seat in ("linear", "head") if getattr(config, seat, None) in ("bit", "binary")]
-        twin.config = dataclasses.replace(config, **dict.fromkeys(seats, "packed"))
+        seats = [seat for seat in ("linear", "head", "ffn") if getattr(config, seat, None) in PACKED_NAMES]
+        changes: dict[str, Any] = {seat: PACKED_NAMES[getattr(config, seat)] for seat in seats}
+        options = getattr(config, "ffn_options", {})
+        if options.get("expert") in PACKED_NAMES:
+            changes["ffn_options"] = options | {"expert": PACKED_NAMES[options["expert"]]}
+        twin.config = dataclasses.replace(config, **changes)
     return twin
 
 
@@ -69,8 +79,10 @@ def packed_bytes(model: nn.Module, *, bits: float = 2) -> dict[str, int]:
         seen.add(tensor.data_ptr())
         path, _, kind = name.rpartition(".")
         owner, size = owners[path], tensor.nbytes
-        if isinstance(owner, BitLinear | PackedBitLinear) and kind in ("weight", "packed"):
-            size = -(-owner.in_features // per_byte) * owner.out_features + 4 * (kind == "weight")
+        if isinstance(owner, BitLinear | BitKAN) and kind == "weight":  # a BitKAN has its scales besides
+            size = _packed_size(tensor.flatten(1).shape, per_byte) + 4 * isinstance(owner, BitLinear)
+        elif isinstance(owner, PackedBitLinear) and kind == "packed":
+            size = _packed_size(owner.packed_shape, per_byte)
         seat = "embedding" if isinstance(owner, nn.Embedding) else "head" if path == "lm_head" else "body"
         total[seat] += size
     return total
@@ -176,6 +188,10 @@ class PackedGPT(nn.Module):
             turns = [(row[:half], row[half:]) for row in turned.numpy()]
             self._turns = positions, turns
         return turns[position - positions.start]
+
+
+def _packed_size(shape: Sequence[int], per_byte: int) -> int:
+    return -(-shape[1] // per_byte) * shape[0]
 
 
 def _norm(norm: nn.Module) -> nn.Module | None:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from kancourse import bit_kernel as loops
 from kancourse.attention import CausalSelfAttention, KVCache
+from kancourse.bit_kan import BitKANFeedForward
 from kancourse.bit_kernel import How, Turn, compiled, float32_numbers
 from kancourse.bit_pack import PackedBitLinear, scratch
 from kancourse.gpt import MLP, SwiGLU
 from kancourse.moe import MoE
+from kancourse.packed_kan import PackedBitKAN
 from kancourse.retention import EPS, FixedDecay, MultiScaleRetention, RetentionState
 
 MixerLoop = Callable[[Tensor, Any, Turn], tuple[Tensor, Any]]  # (x, state, turn) -> (y, state)
@@ -36,13 +38,13 @@ def feed_forward_loop(ffn: nn.Module) -> FeedForwardLoop | None:
     return make(ffn) if make else None
 
 
-def _packed(*layers: nn.Module) -> bool:
-    return all(isinstance(layer, PackedBitLinear) for layer in layers)
+def _packed(*layers: nn.Module, kind: type = PackedBitLinear) -> bool:
+    return all(type(layer) is kind for layer in layers)
 
 
 def _size(*layers: PackedBitLinear) -> int:
     """How large a scratch these layers need."""
-    return max(max(layer.in_features + 3, layer.out_features) for layer in layers)
+    return max(max(4 * len(layer.packed), layer.out_features) for layer in layers)
 
 
 def _how(mixer: nn.Module, head_dim: int, *, gate: bool = False, norm: bool = False) -> How:
@@ -137,6 +139,21 @@ def _mlp(ffn: MLP) -> FeedForwardLoop | None:
     return run
 
 
+def _bit_kan(ffn: BitKANFeedForward) -> FeedForwardLoop | None:
+    into, out_of = ffn.c_fc, ffn.c_proj
+    if not _packed(into, out_of, kind=PackedBitKAN):
+        return None
+    size = _size(into, out_of)
+
+    def run(x: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        weights = into.weights(), out_of.weights()
+        compiled(loops.kan_feed_forward)(x.numpy()[0, 0], *weights, scratch(size), y.numpy()[0, 0])
+        return y
+
+    return run
+
+
 def _moe(ffn: MoE) -> FeedForwardLoop | None:
     experts, shared = ([feed_forward_loop(expert) for expert in group] for group in (ffn.experts, ffn.shared))
     if not all(experts + shared):
@@ -155,4 +172,4 @@ def _moe(ffn: MoE) -> FeedForwardLoop | None:
 
 
 MIXERS = {MultiScaleRetention: _retention, CausalSelfAttention: _attention}
-FEED_FORWARDS = {SwiGLU: _swiglu, MLP: _mlp, MoE: _moe}
+FEED_FORWARDS = {SwiGLU: _swiglu, MLP: _mlp, BitKANFeedForward: _bit_kan, MoE: _moe}

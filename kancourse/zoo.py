@@ -27,6 +27,7 @@ from kancourse.growth_vocabulary import CurriculumHead
 from kancourse.kan import KANFeedForward, KANLinear, SharedKANLinear
 from kancourse.mini_mixture import FlatMixture, MiniMixture
 from kancourse.moe import MoE, mixtral_gate, moe_feed_forward, sigmoid_gate, softmax_gate
+from kancourse.packed_kan import PackedBitKAN
 from kancourse.pattern_ffn import PatternAttention, TokenParameterAttention
 from kancourse.retention import MultiScaleRetention
 from kancourse.segment_memory import BandedAttention, SegmentedAttention
@@ -51,6 +52,7 @@ FFNS = {
     "flat_mixture": FlatMixture,
     "kan": KANFeedForward,
     "bit_kan": BitKANFeedForward,
+    "packed_bit_kan": partial(BitKANFeedForward, layer=PackedBitKAN),
     "dense_mlp": lambda config, linear: MLP(config),
 }
 LINEARS = {
@@ -60,6 +62,7 @@ LINEARS = {
     "binary": BinaryLinear,
     "bit_kan": BitKAN,
     "packed": PackedBitLinear,
+    "packed_bit_kan": PackedBitKAN,
     "shared_kan": SharedKANLinear,
     "curriculum": CurriculumHead,
 }

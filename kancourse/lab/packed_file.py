@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from kancourse.bit_pack import PackedBitLinear, pack_ternary, unpack_ternary
 from kancourse.gpt import GPT
 from kancourse.lab.tokenizers import Tokenizer
-from kancourse.packed import PackedGPT
+from kancourse.packed import PACKED_NAMES, PackedGPT
 from kancourse.zoo import ModelConfig, build
 
 __all__ = ["LoadedPacked", "is_packed", "load_packed", "save_packed"]
@@ -65,7 +65,7 @@ def save_packed(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name not in ties}
     if bits != 2:
         for name, layer in _ternary(packed.model).items():
-            codes = unpack_ternary(layer.packed.cpu(), (layer.out_features, layer.in_features))
+            codes = unpack_ternary(layer.packed.cpu(), layer.packed_shape)
             tensors[name] = pack_ternary(codes, bits=bits)
     header = {
         "format": FORMAT,
@@ -117,8 +117,7 @@ def load_packed(path: str | Path) -> LoadedPacked:
     model = _without_weights(ModelConfig.from_dict(header["config"]))
     if header["bits"] != 2:
         for name, layer in _ternary(model).items():
-            shape = layer.out_features, layer.in_features
-            tensors[name] = pack_ternary(unpack_ternary(tensors[name], shape, bits=header["bits"]))
+            tensors[name] = pack_ternary(unpack_ternary(tensors[name], layer.packed_shape, bits=header["bits"]))
     state = tensors | {name: tensors[twin] for name, twin in header["ties"].items() if twin in tensors}
     if wrong := _misfit(state, model.state_dict()):
         raise ValueError(f"{path} does not fit the model its own config describes: {wrong}")
@@ -131,8 +130,12 @@ def load_packed(path: str | Path) -> LoadedPacked:
 
 def _without_weights(config: ModelConfig) -> GPT:
     """The model of a config, its packed layers without memory of their own."""
-    seats = [seat for seat in ("linear", "head") if getattr(config, seat) == "packed"]
-    options = {f"{seat}_options": getattr(config, f"{seat}_options") | {"device": "meta"} for seat in seats}
+    nowhere, packed = {"device": "meta"}, PACKED_NAMES.values()
+    seats = [seat for seat in ("linear", "head", "ffn") if getattr(config, seat) in packed]
+    options = {f"{seat}_options": getattr(config, f"{seat}_options") | nowhere for seat in seats}
+    if config.ffn_options.get("expert") in packed:
+        expert_options = config.ffn_options.get("expert_options") or {}
+        options["ffn_options"] = config.ffn_options | {"expert_options": expert_options | nowhere}
     model = build(dataclasses.replace(config, **options))
     model.config = config
     return model
