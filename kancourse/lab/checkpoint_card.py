@@ -1,0 +1,212 @@
+"""The checkpoint that comes with the course: what it is measured on, and its card, written by code from the records.
+
+    python -m kancourse.lab.checkpoint_card path/to/best.safetensors
+
+packs a trained checkpoint into `data/checkpoints/`, judges what the packed model writes, asks it what stories said, and
+writes the record and the card.
+
+Notable points:
+- Judged at several temperatures, in several draws of documents each: the band is over draws, all from one model.
+- Questions about what a text said, at most one of a document (`microworld.prompts`); an answer is right when every
+  token of it is the likeliest. Two controls say what can be had without reading: the *usual answer* of a question's
+  kind, counted on other documents, and the model itself with *another story* in place of its own.
+- Draws of questions are of different documents, so the band of the answers is over questions.
+"""
+
+import dataclasses
+import hashlib
+import sys
+from collections import Counter
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from kancourse.gpt import GPT
+from kancourse.lab.checkpoint import load_checkpoint
+from kancourse.lab.microworld import Prompt, judge, prompts
+from kancourse.lab.packed_file import load_packed, save_packed
+from kancourse.lab.recall import answer_scores
+from kancourse.lab.records import environment, read_record, summary, write_record
+from kancourse.lab.sample import generate_documents
+from kancourse.lab.tokenizers import Tokenizer
+from kancourse.packed import PackedGPT, packed_bytes
+from kancourse.paths import data_dir
+
+__all__ = ["NAME", "TRAINED", "answers", "card", "checkpoint_path", "judged_record", "quality"]
+
+NAME, TRAINED, JUDGED = "mixkabrn-tiny", "mixkabrn_checkpoint", "mixkabrn_checkpoint_judged"
+TEMPERATURES, DRAWS, DOCUMENTS, QUESTIONS = (0.25, 0.5, 0.75, 1.0), (0, 1, 2), 150, 500
+
+
+def checkpoint_path() -> Path:
+    """Where the packed checkpoint lies."""
+    return data_dir() / "checkpoints" / f"{NAME}.safetensors"
+
+
+def quality(
+    model: GPT | PackedGPT, tokenizer: Tokenizer, *, temperature: float, seed: int, n_documents: int = DOCUMENTS
+) -> dict[str, float | None]:
+    """Shares of one draw of documents: `grammatical` and `consistent` sentences, `right` answers (None: none given)."""
+    documents = generate_documents(
+        model,
+        n_documents,
+        tokenizer=tokenizer,
+        max_new_tokens=model.config.block_size,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    verdict = judge("\n\n".join(documents))
+    return {
+        "grammatical": verdict.n_grammatical / max(1, verdict.n_sentences),
+        "consistent": verdict.n_consistent / max(1, verdict.n_sentences),
+        "right": verdict.right if verdict.n_questions else None,
+    }
+
+
+def answers(
+    model: GPT | PackedGPT,
+    tokenizer: Tokenizer,
+    *,
+    level: int,
+    domains: tuple[str, ...],
+    seed: int,
+    n_questions: int = QUESTIONS,
+) -> dict[str, float]:
+    """Shares of right answers to questions about what was said: of the `model`, and of the two controls."""
+    asked = prompts(level, seed, n_questions, domains=domains)
+    usual = _usual_answers(prompts(level, seed + 1000, 3 * n_questions, domains=domains))
+    others = asked[1:] + asked[:1]
+    moved = [_with_story_of(other, prompt) for prompt, other in zip(asked, others, strict=True)]
+    return {
+        "model": float(answer_scores(model, asked, tokenizer)[0].mean()),
+        "usual answer": fmean(usual.get(_kind(prompt)) == prompt.answer for prompt in asked),
+        "another story": float(answer_scores(model, moved, tokenizer)[0].mean()),
+    }
+
+
+def judged_record(path: Path) -> dict[str, Any]:
+    """Everything that is measured of the packed checkpoint, as a record."""
+    model, tokenizer = load_packed(path)
+    trained = read_record(TRAINED)["corpus"]["source"]
+    level, domains = trained["level"], tuple(trained["domains"])
+    judged = {
+        f"{temperature:g}": [quality(model, tokenizer, temperature=temperature, seed=seed) for seed in DRAWS]
+        for temperature in TEMPERATURES
+    }
+    mean = {key: fmean(draw["grammatical"] for draw in draws) for key, draws in judged.items()}
+    return {
+        "kind": "checkpoint",
+        "trained": TRAINED,
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        "packed_bytes": packed_bytes(model.model),
+        "documents": DOCUMENTS,
+        "draws": list(DRAWS),
+        "judged": judged,
+        "best_temperature": float(max(mean, key=mean.__getitem__)),
+        "questions": QUESTIONS,
+        "answers": [answers(model, tokenizer, level=level, domains=domains, seed=seed) for seed in DRAWS],
+        "environment": environment(),
+    }
+
+
+def card(trained: dict[str, Any], judged: dict[str, Any]) -> str:
+    """The card of the checkpoint, in Markdown.
+
+    Args:
+        trained: the record of its training.
+        judged: the record of what was measured afterwards.
+    """
+    run, corpus, source = trained["runs"][0], trained["corpus"], trained["corpus"]["source"]
+    best = f"{judged['best_temperature']:g}"
+    right = {who: _band([row[who] for row in judged["answers"]]) for who in judged["answers"][0]}
+    rows = [
+        "| temperature | grammatical sentences | sentences that fit what was said | right answers |",
+        "|---|---|---|---|",
+    ]
+    for temperature, draws in judged["judged"].items():
+        shares = [_band([draw[key] for draw in draws if draw[key] is not None]) for key in draws[0]]
+        rows.append(f"| {temperature}{' (best)' if temperature == best else ''} | {' | '.join(shares)} |")
+    lines = [
+        f"# {NAME}",
+        "",
+        "A small language model of retention, mixtures of experts and ternary KANs, "
+        f"{trained['parameters']['total']:,} parameters, packed into `{judged['file']}` ({judged['bytes']:,} bytes). "
+        "Lesson 11 of the course builds it; this card is written by code from two records and is not edited.",
+        "",
+        "## What it was trained on",
+        "",
+        f"- **Data:** microworld, level {source['level']}, {', '.join(source['domains'])}; "
+        f"{corpus['train_documents']:,} documents, {corpus['train_tokens']:,} tokens, generated from seed "
+        f"{source['seed']}; licence {corpus['licence']}. Programs were left out, to be learned in the lesson.",
+        f"- **Training:** {run['steps']:,} steps, {run['tokens']:,} tokens, learning rate "
+        f"{trained['experiment']['lr']:g}, seed {run['seed']}, {run['seconds'] / 60:.0f} minutes on "
+        f"{trained['environment']['processor']}, {trained['environment']['threads']} thread(s), "
+        f"{trained['environment']['date']}; record `data/results/{judged['trained']}.json`.",
+        f"- **Loss:** {run['best_val_loss']:.4f} nats per token on held-out documents; no model can be below "
+        f"{corpus['val_floor']:.4f}, and knowing only how frequent each token is gives "
+        f"{corpus['val_unigram_entropy']:.4f}. One seed.",
+        "",
+        "## What it writes",
+        "",
+        f"Judged by the grammar that wrote the data, {judged['documents']} documents a draw, "
+        f"{len(judged['draws'])} draws: mean (lowest to highest).",
+        "",
+        *rows,
+        "",
+        "## What it remembers",
+        "",
+        f"{judged['questions']} questions a draw about what a text said, each answer read off as the likeliest: "
+        f"**{right['model']}** are right. Without reading one could have {right['usual answer']} (always the usual "
+        f"answer to such a question); the model itself, shown another text, has {right['another story']}.",
+        "",
+        "## What it is not for",
+        "",
+        f"Anything outside its {corpus['tokenizer_vocab_size']} words. It knows nothing of the world, and what it says "
+        "of Tom's apple may be wrong.",
+        "",
+        f"SHA-256 of the file: `{judged['sha256']}`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(trained: Path) -> None:
+    """Pack a trained checkpoint, judge it, write record and card."""
+    checkpoint = load_checkpoint(trained)
+    path = save_packed(checkpoint_path(), checkpoint.model, tokenizer=checkpoint.tokenizer, bits=1.6)
+    record = judged_record(path)
+    write_record(JUDGED, record)
+    path.with_suffix(".md").write_text(card(read_record(TRAINED), record), encoding="utf-8")
+    print(f"{path.name}: {path.stat().st_size:,} bytes, best temperature {record['best_temperature']:g}")
+
+
+def _kind(prompt: Prompt) -> tuple[str, str, str]:
+    """What kind of question a prompt ends with: its domain, its first word, and how the answer was begun."""
+    question, _, begun = prompt.text.rsplit("\n", 1)[-1].rpartition("?")
+    return prompt.domain, question.split()[0] if question.split() else "", begun
+
+
+def _usual_answers(asked: list[Prompt]) -> dict[tuple[str, str, str], str]:
+    """The most frequent answer to each kind of question."""
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    for prompt in asked:
+        counts.setdefault(_kind(prompt), Counter())[prompt.answer] += 1
+    return {kind: count.most_common(1)[0][0] for kind, count in counts.items()}
+
+
+def _with_story_of(other: Prompt, prompt: Prompt) -> Prompt:
+    """The prompt's question after the text of another."""
+    story = other.text.rpartition("\n")[0]
+    return dataclasses.replace(prompt, text=f"{story}\n{prompt.text.rpartition(chr(10))[2]}")
+
+
+def _band(values: list[float]) -> str:
+    told = summary(values)
+    return f"{told['mean']:.1%} ({told['min']:.1%} to {told['max']:.1%})"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
