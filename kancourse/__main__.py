@@ -26,7 +26,9 @@ from kancourse.lab.distributed import process_group, world
 from kancourse.lab.evaluate import evaluate
 from kancourse.lab.exact_match import exact_match
 from kancourse.lab.experiment import Experiment, run_experiment
+from kancourse.lab.gguf_export import export_gguf
 from kancourse.lab.grow_file import GrowSizes, grow_file
+from kancourse.lab.hub import push_to_hub, save_pretrained
 from kancourse.lab.local_files import local_folder
 from kancourse.lab.mixture import Mixture, component_losses
 from kancourse.lab.packed_file import save_packed
@@ -39,7 +41,7 @@ from kancourse.packed import PackedGPT
 
 app = tyro.extras.SubcommandApp()
 CheckpointPath = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError)
+CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError, ImportError)
 
 
 @dataclass(kw_only=True)
@@ -61,6 +63,17 @@ class Pack:
     """How to pack."""
 
     bits: Literal["2", "1.6"] = "2"  # per weight; 2 is used as it lies in the file, 1.6 is smaller and read first
+
+
+@dataclass(kw_only=True)
+class Export:
+    """How to export."""
+
+    weights: Literal["f32", "f16", "tq2_0", "tq1_0"] = "f16"  # GGUF; tq: 2.1 and 1.7 bits, wide models only
+    title: str | None = None  # of the folder's model card
+    license: str | None = None  # of the weights, as the Hub names licences, e.g. cc0-1.0
+    push: str | None = None  # upload the folder to this repository of the Hub, owner/name
+    private: bool = False  # if that repository is made, only its owner sees it
 
 
 @dataclass(kw_only=True)
@@ -152,6 +165,24 @@ def pack_command(
     checkpoint = load_checkpoint(model)
     save_packed(out, checkpoint.model, tokenizer=checkpoint.tokenizer, bits=float(config.bits))
     print(f"{out}: {out.stat().st_size:,} bytes; {model}: {Path(model).stat().st_size:,} bytes")
+
+
+@app.command(name="export")
+def export_command(
+    model: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], config: Export
+) -> None:
+    """Export a checkpoint, or a packed model: to a file *.gguf for llama.cpp, else to a folder as the Hub has it."""
+    loaded, tokenizer = load_either(model, None)
+    if out.suffix == ".gguf":
+        if config.push:
+            raise ValueError("--push uploads a folder, not a GGUF file: leave the ending .gguf away")
+        export_gguf(out, loaded, tokenizer=tokenizer, weights=config.weights)
+        print(f"{out}: {out.stat().st_size:,} bytes; {model}: {Path(model).stat().st_size:,} bytes")
+        return
+    save_pretrained(loaded, tokenizer, out, title=config.title, license=config.license)
+    print("\n".join(f"{path}: {path.stat().st_size:,} bytes" for path in sorted(out.iterdir())))
+    if config.push:
+        print(push_to_hub(out, config.push, private=config.private))
 
 
 @app.command(name="evaluate")

@@ -16,12 +16,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kancourse.__main__ import main
 from kancourse.bitnet import BitLinear
 from kancourse.gpt import GPT
 from kancourse.lab.bpe import BPETokenizer, GPT2Tokenizer
+from kancourse.lab.checkpoint import save_checkpoint
 from kancourse.lab.corpus import Corpus, load_corpus
 from kancourse.lab.gguf_export import WEIGHTS, export_gguf
 from kancourse.lab.microworld import stream
+from kancourse.lab.packed_file import save_packed
 from kancourse.lab.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from kancourse.lab.train import TrainConfig, train
 from kancourse.lora import add_lora
@@ -200,6 +203,23 @@ def test_adapters_and_a_missing_package_are_refused_too(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ImportError, match="exporting to GGUF needs the package gguf: pip install gguf"):
         export_gguf(tmp_path / "m.gguf", stirred(), tokenizer=ByteTokenizer())
+
+
+def test_the_command_exports_checkpoints_and_packed_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    model = stirred(**WIDE)
+    sources = save_checkpoint(tmp_path / "c.safetensors", model, tokenizer=ByteTokenizer())
+    sources = sources, save_packed(tmp_path / "p.safetensors", model, tokenizer=ByteTokenizer())
+    outs = [tmp_path / f"{source.stem}.gguf" for source in sources]
+    for source, out in zip(sources, outs, strict=True):
+        main(["export", str(source), str(out), "--weights", "tq2_0"])
+    assert f"c.gguf: {outs[0].stat().st_size:,} bytes; " in capsys.readouterr().out
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert export_gguf(tmp_path / "m.gguf", model, tokenizer=ByteTokenizer(), weights="tq2_0").read_bytes() == (
+        outs[0].read_bytes()
+    )
+    with pytest.raises(SystemExit):
+        main(["export", str(sources[0]), str(outs[0]), "--push", "me/model"])
+    assert "--push uploads a folder, not a GGUF file" in capsys.readouterr().err
 
 
 # --- what llama.cpp makes of it ---

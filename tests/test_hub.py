@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kancourse import bit_kernel_choice
+from kancourse.__main__ import main
 from kancourse.bit_kernel_choice import use_bit_kernel
+from kancourse.lab.checkpoint import save_checkpoint
 from kancourse.lab.hub import CARD, CONFIG, TOKENIZER, WEIGHTS, from_pretrained, push_to_hub, save_pretrained
 from kancourse.lab.tokenizers import ByteTokenizer, CharTokenizer
 from kancourse.lora import add_lora
@@ -219,6 +221,19 @@ def test_a_model_goes_to_the_hub_and_comes_back(folder: Path, hub: StubHub) -> N
     loaded = from_pretrained("me/model", revision="v1")
     assert hub.calls[-1] == ("v1", {WEIGHTS, CONFIG, TOKENIZER, CARD})
     assert torch.equal(loaded.model(IDX), model_of("ternary")(IDX))
+
+
+def test_the_command_exports_a_folder_and_uploads_it(
+    tmp_path: Path, hub: StubHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_checkpoint(tmp_path / "c.safetensors", model_of("ternary"), tokenizer=ByteTokenizer())
+    told = ["--push", "me/model", "--title", "Mine", "--license", "cc0-1.0"]
+    main(["export", str(path), str(tmp_path / "folder"), *told])
+    printed = capsys.readouterr().out
+    assert printed.endswith("https://hub.example/me/model\n")
+    assert f"{WEIGHTS}: {(tmp_path / 'folder' / WEIGHTS).stat().st_size:,} bytes" in printed
+    assert "# Mine" in (hub.root / "me/model" / CARD).read_text()
+    assert torch.equal(from_pretrained("me/model").model(IDX), model_of("ternary")(IDX))
 
 
 def test_a_damaged_folder_or_a_bad_name_is_refused_before_anything_is_sent(folder: Path, hub: StubHub) -> None:
