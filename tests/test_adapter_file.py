@@ -1,6 +1,7 @@
 """An adapter in its file: whole through it, on its own base only. Run: pytest tests/test_adapter_file.py"""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,23 +66,25 @@ def test_checkpoint_to_packed_to_adapter_to_file_and_back_is_exact(tmp_path: Pat
     assert torch.equal(again(tokens(2, 30)), checkpoint.model(tokens(2, 30)))
 
 
-def test_all_forms_of_one_model_are_one_base_and_every_other_model_is_another(tmp_path: Path):
-    model = ternary()
+@pytest.mark.parametrize("ffn", ["swiglu", "bit_kan"])
+def test_all_forms_of_one_model_are_one_base_and_every_other_model_is_another(ffn: str, tmp_path: Path):
+    made = partial(ternary, ffn=ffn)
+    model = made()
     forms = [load_packed(save_packed(tmp_path / f"{bits}.safetensors", model, bits=bits)).model for bits in (2, 1.6)]
     shas = {base_sha256(form) for form in (model, pack_linears(model), *(form.model for form in forms))}
     assert len(shas) == 1
-    assert base_sha256(adapted(ternary())) in shas
+    assert base_sha256(adapted(made())) in shas
     assert base_sha256(adapted(pack_linears(model))) in shas
     file = save_adapter(tmp_path / "adapter.safetensors", adapted(pack_linears(model)))
-    latent = ternary()
+    latent = made()
     load_adapter(file, latent)
     packed = forms[1].model
     load_adapter(file, packed)
     assert torch.equal(latent(tokens(1, 20)), packed(tokens(1, 20)))
     with torch.no_grad():
-        other = ternary()
+        other = made()
         other.blocks[1].ffn.c_proj.norm_weight[0] += 1e-6
-    others = [other, ternary(seed=1), ternary(n_layer=1), ternary(preset="llama-nano")]
+    others = [other, made(seed=1), made(n_layer=1)]
     assert not shas & {base_sha256(other) for other in others}
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kancourse import bit_kernel_choice
+from kancourse.bit_kan import BitKAN
 from kancourse.bit_kernel_choice import use_bit_kernel
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.bitnet import BitLinear
@@ -21,6 +22,7 @@ from kancourse.lab.optim import decay_groups
 from kancourse.lab.train import TrainConfig, train
 from kancourse.lora import LoRALinear, add_lora, lora_layers, lora_state, merge_lora, remove_lora
 from kancourse.packed import PackedGPT, pack_linears
+from kancourse.packed_kan import PackedBitKAN
 from kancourse.zoo import build
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 24, "ffn_dim": 37, "vocab_size": 214, "block_size": 32}
@@ -31,9 +33,17 @@ MODELS = {
     "packed": ("bit-llama-nano", {}),
     "packed retention": ("retnet-nano", {"linear": "bit", "block_norm": "none"}),
     "packed experts": ("moe-nano", {"linear": "bit", "ffn_options": {"n_expert": 4, "top_k": 2, "n_shared": 1}}),
+    "packed ternary KANs": ("retnet-nano", {"linear": "bit", "block_norm": "none", "ffn": "bit_kan", "ffn_dim": 8}),
     "untied": ("llama-nano", {"tie_head": False}),
 }
-LAYERS = {"dense": nn.Linear, "bit": BitLinear, "packed": PackedBitLinear, "kan": KANLinear}
+LAYERS = {
+    "dense": nn.Linear,
+    "kan": KANLinear,
+    "bit": BitLinear,
+    "packed": PackedBitLinear.from_bit_linear,
+    "bit kan": BitKAN,
+    "packed kan": PackedBitKAN.from_bit_kan,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +61,8 @@ def model_of(name: str) -> nn.Module:
 def layer_of(kind: str, inputs: int = 6, outputs: int = 5) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if kind == "packed":
-            return PackedBitLinear.from_bit_linear(layer_of("bit", inputs, outputs))
+        if kind.startswith("packed"):
+            return LAYERS[kind](layer_of(kind.replace("packed", "bit"), inputs, outputs))
         return LAYERS[kind](inputs, outputs, bias=False)
 
 
@@ -87,7 +97,7 @@ def test_a_layer_is_its_base_and_what_two_thin_matrices_add(kind, rank, alpha, s
     x = 2 * torch.randn(3, 2, 6, generator=generator)
     assert torch.equal(layer(x), base(x))
     stirred(layer)
-    z = x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt() if kind in ("bit", "packed") else x
+    z = x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt() if kind not in ("dense", "kan") else x
     added = torch.einsum("or,ri,...i->...o", layer.lora_b, layer.lora_a, z) * (alpha / rank)
     torch.testing.assert_close(layer(x), base(x) + added, rtol=1e-5, atol=1e-5)
 
@@ -113,6 +123,22 @@ def test_the_gradient_goes_to_the_input_and_to_the_adapter_and_nowhere_else(kind
     y.backward(2 * layer(x).detach())
     assert torch.count_nonzero(x.grad) > 0
     assert not torch.allclose(both, x.grad)
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "count"), [(1, 1, 1), (7, 5, 3), (20, 33, 300)])
+def test_the_gradient_that_packed_functions_pass_on_is_that_of_training(inputs, outputs, count):
+    layer, gradients = layer_of("bit kan", inputs, outputs), []
+    with torch.no_grad():
+        layer.norm_weight.copy_(torch.linspace(-2, 2, inputs))
+        layer.row_scale.copy_(torch.linspace(0.5, 2, outputs))
+    x = torch.randn(count, inputs, generator=torch.Generator().manual_seed(0))
+    for module in (layer, PackedBitKAN.from_bit_kan(layer)):
+        seen = x.clone().requires_grad_()
+        y = module(seen)
+        y.backward(torch.linspace(-1, 1, y.numel()).view_as(y))
+        gradients.append(seen.grad)
+    assert torch.count_nonzero(gradients[0]) > 0 or inputs == 1
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
 
 
 def test_the_dtype_is_the_bases():

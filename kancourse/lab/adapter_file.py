@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kancourse.bit_pack import PackedBitLinear
+from kancourse.bit_kan import BitKAN
 from kancourse.bitnet import BitLinear
 from kancourse.lora import LoRALinear, add_lora, lora_layers, lora_state
-from kancourse.packed import PackedGPT
+from kancourse.packed import PackedGPT, pack_linears
 
 __all__ = ["base_sha256", "load_adapter", "save_adapter"]
 
@@ -122,7 +122,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict without adapters, every `BitLinear` as its packed twin has it."""
+    """The state dict without adapters, every ternary layer as its packed twin has it."""
     adapted = tuple(lora_layers(model))
 
     def bare(name: str) -> str:
@@ -133,11 +133,6 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
         return name
 
     own = {f"{layer}.lora_{part}" for layer in adapted for part in "ab"}
-    state = {bare(name): tensor for name, tensor in model.state_dict().items() if name not in own}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, BitLinear):
-            prefix = f"{bare(name)}." if name else ""
-            del state[f"{prefix}weight"]
-            twin = PackedBitLinear.from_bit_linear(module).state_dict()
-            state |= {f"{prefix}{key}": tensor for key, tensor in twin.items()}
-    return state
+    is_latent = any(isinstance(module, BitLinear | BitKAN) for module in model.modules())
+    state = (pack_linears(model) if is_latent else model).state_dict()
+    return {bare(name): tensor for name, tensor in state.items() if name not in own}
