@@ -166,15 +166,17 @@ def test_a_packed_model_learns_another_domain_and_can_be_had_back(tmp_path: Path
 def test_the_probe_tells_what_is_learned_lost_and_had_back(preset: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lora_probes, "STEPS", 3)
     monkeypatch.setattr(lora_probes, "LRS", (1e-2,))
+    monkeypatch.setattr(lora_probes, "RANK", 2)
     model, stories = ternary(preset=preset), load_corpus("microworld", domains=("stories",))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     told = PROBES["adaptation"](model, stories, 0)
     assert told["packed"] == (preset == "bit-llama-nano")
     assert told["removed"] == told["before"]
     assert told["same_bits"] is True
-    for way in ("beside", "in"):
+    for way in ("beside", "beside, head too", "in"):
         assert told[way][0]["new"] < told["before"]["new"]
-    assert 0 < told["adapter_parameters"] < sum(p.numel() for p in model.parameters())
+    extra = 2 * (24 + 214)  # of the head's adapter, here of rank 2
+    assert told["adapter_parameters"]["beside, head too"] == told["adapter_parameters"]["beside"] + extra
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(ValueError, match="a model of microworld without sums, got microworld"):
         PROBES["adaptation"](model, load_corpus("microworld"), 0)

@@ -1,8 +1,9 @@
 """A probe for low-rank adapters: a finished model learns a domain it has never seen, beside its weights or in them.
 
-Both ways get the same steps and the same learning rates, on copies. *Beside*: adapters on the packed model (on a copy,
-if it has nothing to pack). *In*: all weights are trained on. Validation losses, in nats per token, are taken on the new
-domain and on what the model knew before, and once more with the adapters taken off.
+All ways get the same steps and the same learning rates, on copies. *Beside*: adapters in the blocks of the packed model
+(of a copy, if it has nothing to pack). *Beside, head too*: and one on the head, which has to bring up words that the
+model has never met. *In*: all weights are trained on. Validation losses, in nats per token, are taken on the new domain
+and on what the model knew before, and once more with the adapters taken off.
 """
 
 import copy
@@ -19,12 +20,13 @@ from kancourse.lora import add_lora, remove_lora
 from kancourse.packed import pack_linears
 
 NEW_DOMAIN = "sums"
-STEPS, RANK = 100, 8
+STEPS, RANK = 80, 8
 LRS = (1e-3, 3e-3, 1e-2)
+TARGETS = {"beside": ["blocks.*"], "beside, head too": ["blocks.*", "lm_head"]}
 
 
 def adaptation(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
-    """Losses before, after adapting by either way at each learning rate, and with the adapters taken off again.
+    """Losses before, after adapting by each way at each learning rate, and with the adapters taken off again.
 
     Raises:
         ValueError: the corpus is not microworld, or the model has seen the new domain already.
@@ -47,12 +49,13 @@ def adaptation(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
     base = pack_linears(model) if has_ternary else copy.deepcopy(model)
     weights = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     told: dict[str, Any] = {"domain": NEW_DOMAIN, "steps": STEPS, "rank": RANK, "packed": has_ternary}
-    told |= {"before": losses(base), "beside": [], "in": []}
+    told |= {"before": losses(base), "adapter_parameters": {}, **{way: [] for way in (*TARGETS, "in")}}
     for lr in LRS:
-        adapters = add_lora(base, rank=RANK, seed=seed)
-        told["adapter_parameters"] = sum(a.lora_a.numel() + a.lora_b.numel() for a in adapters.values())
-        told["beside"].append({"lr": lr, **learn(base, lr)})
-        remove_lora(base)
+        for way, targets in TARGETS.items():
+            adapters = add_lora(base, rank=RANK, targets=targets, seed=seed).values()
+            told["adapter_parameters"][way] = sum(a.lora_a.numel() + a.lora_b.numel() for a in adapters)
+            told[way].append({"lr": lr, **learn(base, lr)})
+            remove_lora(base)
         told["in"].append({"lr": lr, **learn(copy.deepcopy(model), lr)})
     told["removed"] = losses(base)
     state = base.state_dict()
