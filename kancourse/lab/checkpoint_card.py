@@ -8,7 +8,8 @@ writes the record and the card.
 Notable points:
 - Judged at several temperatures, in several draws of documents each: the band is over draws, all from one model.
 - Questions about what a text said, at most one of a document (`microworld.prompts`); an answer is right when every
-  token of it is the likeliest. Two controls say what can be had without reading: the *usual answer* of a question's
+  token of it is the likeliest. Left out are results of a calculation that stands in the answer: it needs no reading.
+- Two controls say what can be had without reading: the *usual answer* of a question's
   kind, counted on other documents, and the model itself with *another story* in place of its own.
 - Draws of questions are of different documents, so the band of the answers is over questions.
 """
@@ -75,8 +76,8 @@ def answers(
     n_questions: int = QUESTIONS,
 ) -> dict[str, float]:
     """Shares of right answers to questions about what was said: of the `model`, and of the two controls."""
-    asked = prompts(level, seed, n_questions, domains=domains)
-    usual = _usual_answers(prompts(level, seed + 1000, 3 * n_questions, domains=domains))
+    asked = _need_reading(prompts(level, seed, 2 * n_questions, domains=domains))[:n_questions]
+    usual = _usual_answers(_need_reading(prompts(level, seed + 1000, 4 * n_questions, domains=domains)))
     others = asked[1:] + asked[:1]
     moved = [_with_story_of(other, prompt) for prompt, other in zip(asked, others, strict=True)]
     return {
@@ -187,6 +188,11 @@ def _kind(prompt: Prompt) -> tuple[str, str, str]:
     """What kind of question a prompt ends with: its domain, its first word, and how the answer was begun."""
     question, _, begun = prompt.text.rsplit("\n", 1)[-1].rpartition("?")
     return prompt.domain, question.split()[0] if question.split() else "", begun
+
+
+def _need_reading(asked: list[Prompt]) -> list[Prompt]:
+    """Those whose answer has not begun with the calculation it is the result of."""
+    return [prompt for prompt in asked if "=" not in _kind(prompt)[2]]
 
 
 def _usual_answers(asked: list[Prompt]) -> dict[tuple[str, str, str], str]:
