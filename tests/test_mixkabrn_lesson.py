@@ -3,16 +3,26 @@
 Run: pytest tests/test_mixkabrn_lesson.py
 """
 
+import hashlib
 from itertools import product
 
 import pytest
 import torch
 
+from kancourse.lab.checkpoint_card import JUDGED, TRAINED, answers, card, checkpoint_path, quality
 from kancourse.lab.factorial import effect, effects, predicted
-from kancourse.lab.mixkabrn_costs import IDEAS, active_parameters, costs, grid_cells, ideas_of, stored_bytes
+from kancourse.lab.mixkabrn_costs import costs, grid_cells
+from kancourse.lab.packed_file import load_packed
 from kancourse.lab.probes import PROBES
-from kancourse.zoo import PRESETS, build
+from kancourse.lab.records import read_record
+from kancourse.lab.run import plan
+from kancourse.lab.sample import generate
+from kancourse.lab.study import Study
+from kancourse.packed import packed_bytes
+from kancourse.paths import PACKAGE
+from kancourse.zoo import build
 
+RUNS = PACKAGE.parent / "notebooks" / "runs"
 SMALL = {"vocab_size": 50, "n_embd": 16, "n_head": 2, "n_layer": 2, "block_size": 32, "seed": 0}
 EXPERTS = {"expert": "bit_kan", "expert_dim": 4, "n_expert": 4, "top_k": 2, "n_shared": 1}
 
@@ -62,37 +72,6 @@ def test_a_design_has_every_combination():
 # --- costs ---
 
 
-def test_which_ideas_a_model_has():
-    assert IDEAS == ("bit", "retention", "experts", "KAN")
-    told = {name: ideas_of(PRESETS[name]) for name in ("llama-nano", "bit-llama-nano", "retnet-nano", "moe-nano")}
-    assert told == {
-        "llama-nano": (False, False, False, False),
-        "bit-llama-nano": (True, False, False, False),
-        "retnet-nano": (False, True, False, False),
-        "moe-nano": (False, False, True, False),
-    }
-    assert ideas_of(PRESETS["mixkabrn-tiny"]) == (True, True, True, True)
-    assert ideas_of(PRESETS["kan-gpt-nano"]) == (False, False, False, True)
-
-
-def test_active_parameters_by_hand():
-    model = build("mixkabrn-tiny", **SMALL, ffn_options=EXPERTS)
-    expert = sum(p.numel() for p in model.blocks[0].ffn.experts[0].parameters())
-    total = sum(p.numel() for p in model.parameters())
-    assert active_parameters(model) == total - 2 * 2 * expert  # two layers, two experts of four visited
-    dense = build("llama-nano", **SMALL)
-    assert active_parameters(dense) == sum(p.numel() for p in dense.parameters())
-
-
-def test_stored_bytes_by_hand():
-    dense = build("llama-nano", **SMALL)
-    assert stored_bytes(dense) == 2 * active_parameters(dense)
-    ternary = build("bit-llama-nano", **SMALL)
-    matrices = [p for name, p in ternary.named_parameters() if p.dim() == 2 and name.startswith("blocks")]
-    weights = sum(p.numel() for p in matrices)
-    assert stored_bytes(ternary) == -(-weights // 4) + 2 * (active_parameters(ternary) - weights)
-
-
 @pytest.mark.parametrize(
     "options",
     [{"ffn_options": EXPERTS}, {"linear": "dense", "ffn": "swiglu", "ffn_options": {}}],
@@ -103,8 +82,70 @@ def test_costs_are_measured_and_leave_the_model_as_it_was(options):
     before = {name: p.clone() for name, p in model.state_dict().items()}
     told = PROBES["costs"](model, None, 0)
     assert PROBES["costs"] is costs
-    assert set(told) == {"active_parameters", "stored_bytes", "tokens_per_second", "decoded"}
+    assert set(told) == {"bytes", "tokens_per_second", "decoded"}
+    assert told["bytes"] == sum(packed_bytes(model).values())
+    if "linear" in options:
+        assert told["bytes"] == 4 * sum(p.numel() for p in model.parameters())
     assert told["tokens_per_second"] > 0
     assert ("PyTorch" in told["decoded"]) == ("linear" in options)
     assert model.training
     assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
+
+
+# --- the checkpoint ---
+
+
+@pytest.fixture(scope="module")
+def finished():
+    return load_packed(checkpoint_path())
+
+
+def test_the_checkpoint_writes_and_is_what_its_record_says(finished):
+    model, tokenizer = finished
+    trained, judged = read_record(TRAINED), read_record(JUDGED)
+    assert hashlib.sha256(checkpoint_path().read_bytes()).hexdigest() == judged["sha256"]
+    assert checkpoint_path().stat().st_size == judged["bytes"] < 1_000_000
+    assert tokenizer.vocab_size == trained["corpus"]["tokenizer_vocab_size"] == model.config.vocab_size
+    text = generate(model, "Tom found a", tokenizer=tokenizer, max_new_tokens=30, temperature=0.5)
+    assert len(text.split()) > 5
+    assert text == generate(model, "Tom found a", tokenizer=tokenizer, max_new_tokens=30, temperature=0.5)
+
+
+def test_the_card_is_written_from_the_records():
+    """Every figure in it: the card, made again, is the card that lies there."""
+    told = checkpoint_path().with_suffix(".md").read_text(encoding="utf-8")
+    assert told == card(read_record(TRAINED), read_record(JUDGED))
+
+
+def test_judged_again_the_checkpoint_is_as_good_as_its_card_says(finished):
+    """A tenth of the documents and of the questions; the thresholds are the course's own."""
+    judged = read_record(JUDGED)
+    told = quality(*finished, temperature=judged["best_temperature"], seed=7, n_documents=20)
+    assert told["grammatical"] >= 0.9
+    shares = answers(*finished, level=1, domains=("stories", "sums", "facts"), seed=7, n_questions=60)
+    assert shares["model"] > shares["usual answer"] + 0.1
+
+
+def test_quality_without_answers(finished):
+    told = quality(*finished, temperature=0.0, seed=0, n_documents=1)
+    assert told["grammatical"] > 0.5
+    assert set(told) == {"grammatical", "consistent", "right"}
+
+
+def test_a_prompt_with_a_word_it_does_not_have_is_refused(finished):
+    model, tokenizer = finished
+    with pytest.raises(ValueError, match="quantum"):
+        generate(model, "The quantum ball", tokenizer=tokenizer, max_new_tokens=2)
+
+
+# --- the run files ---
+
+
+def test_the_run_files_are_well_formed():
+    checkpoint = plan(RUNS / "mixkabrn_checkpoint.cpu.yaml").parameters
+    assert read_record(TRAINED)["experiment"].items() >= checkpoint.items()
+    scale = Study(**plan(RUNS / "mixkabrn_scale.cpu.yaml").parameters)
+    assert scale.n_seeds >= 3
+    assert scale.record == "mixkabrn_scale"
+    kinds = {name.partition(",")[0] for name in scale.arms}
+    assert kinds == {"plain", "mixkabrn"}
