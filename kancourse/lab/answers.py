@@ -38,7 +38,7 @@ def after_hashes(text: str) -> str | None:
 
 def last_boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{…}` or `\fbox{…}`, braces balanced; `\boxed 7` gives `7`."""
-    found = list(re.finditer(r"\\f?boxed\s*", text))
+    found = list(re.finditer(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*", text))
     if not found:
         return None
     rest = text[found[-1].end() :]
@@ -59,7 +59,7 @@ def whole(text: str) -> str | None:
 
 def number(answer: str) -> str:
     """A number without thousands commas, currency sign, closing full stop or needless zeros; other text as it is."""
-    plain = answer.strip().strip("$").rstrip(".").replace(",", "").strip()
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", answer.strip().strip("$").rstrip(".")).strip()
     try:
         value = Decimal(plain)
     except InvalidOperation:

@@ -115,7 +115,7 @@ def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     share, spread = right / n, z * z / n
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))  # rounding aside, the same
 
 
 def exact_match_probe(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 
 from kancourse.gpt import GPT
 from kancourse.lab.batches import DocumentWindows, RandomWindows
-from kancourse.lab.corpus import Corpus, finish, prepare
+from kancourse.lab.corpus import Corpus, finish, prepare, with_domain
 from kancourse.lab.device import Device
 from kancourse.lab.documents import first_characters
 from kancourse.lab.evaluate import Evaluation, evaluate
@@ -128,12 +128,13 @@ def load_mixture(name: str, tokenizer: str | Tokenizer, vocab_size: int, options
     prepared = [prepare(part, **_for(part, options)) for part, _ in parts]
     shared = _tokenizer(prepared, [share for _, share in parts], tokenizer, vocab_size)
     components = tuple(
-        Component(part, share, finish(text, shared, vocab_size))
+        # A file by its name, for a record holds no folder of anybody's machine.
+        Component(part if with_domain(part, None)[1] else text.name, share, finish(text, shared, vocab_size))
         for (part, share), text in zip(parts, prepared, strict=True)
     )
     corpora = [part.corpus for part in components]
     return Mixture(
-        name=name,
+        name="+".join(f"{part.name}:{part.share:.3g}" for part in components),
         licence="; ".join(dict.fromkeys(corpus.licence for corpus in corpora)),
         source={part.name: part.corpus.source for part in components},
         note="; ".join(f"{part.name}: {part.corpus.note}" for part in components if part.corpus.note),

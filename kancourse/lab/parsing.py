@@ -62,12 +62,16 @@ def examples_of_file(path: PurePath, open_file: Open, row: Row) -> Iterator[Exam
 
 
 def domain_of(path: PurePath, row: Row) -> str:
-    """The domain that a file's place tells: the folder it lies in, or a named folder with the one below it."""
+    """The domain that a file's place tells: the folder it lies in, or a named folder with the one below it.
+
+    A folder called by a number is no domain.
+    """
     rule, _, names = row.domain.partition(":")
     folders = path.parts[:-1]
     if rule == "path":
         known = [index for index, folder in enumerate(folders) if folder.lower() in names.split("|")]
-        return "/".join(folders[known[-1] : known[-1] + 2]).lower() if known else "other"
+        found = folders[known[-1] : known[-1] + 2] if known else ("other",)
+        return "/".join(folder.lower() for folder in found if not folder.isdecimal())
     return folders[-1] if folders else row.name
 
 
