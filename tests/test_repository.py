@@ -128,7 +128,7 @@ def test_what_is_imported_is_declared(module: str) -> None:
         declared = distributions(requirements)
         return {name for name in names if not declared & {canonicalize_name(d) for d in INSTALLED.get(name, [])}}
 
-    assert not undeclared(TREES[module], PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["fast"])
+    assert not undeclared(TREES[module], PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["fast"] + EXTRAS["export"])
     if layer(module) != "lesson":
         assert not undeclared(top_level(TREES[module]), PROJECT["dependencies"])
 

@@ -72,7 +72,7 @@ def test_presets_are_not_changed_by_overrides():
     [
         ("gpt-pico", {}, "unknown preset 'gpt-pico'; known: gpt-nano, gpt-micro"),
         ("gpt-nano", {"n_layers": 2}, "has no field 'n_layers'; did you mean 'n_layer'"),
-        ("gpt-nano", {"ffn": "mpl"}, "unknown ffn 'mpl'; known: mlp, swiglu, kan"),
+        ("gpt-nano", {"ffn": "mpl"}, "unknown ffn 'mpl'; known: mlp, swiglu, "),
         ("gpt-nano", {"mixer": "conv"}, "unknown mixer 'conv'; known: attention"),
     ],
 )

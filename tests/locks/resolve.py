@@ -36,7 +36,7 @@ def resolve(freeze: Path | None) -> list[str]:
         pins.write_text(f"{TORCH}\n{constraints(freeze)}\n")
         pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
         # JupyterLab is not part of Colab, and would pull in a newer notebook server than Colab has.
-        wanted = [".[notebooks,fast,dev]", "nbmake"] if freeze else [".[notebooks,jupyter,fast,dev]"]
+        wanted = [".[notebooks,fast,export,dev]", "nbmake"] if freeze else [".[notebooks,jupyter,fast,export,dev]"]
         command = [*pip, "--constraint", str(pins), *wanted]
         report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(report)["install"]}
