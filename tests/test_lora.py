@@ -305,3 +305,11 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_merged():
         assert same(model.state_dict(), before)
     with pytest.raises(ValueError, match="GPT has no adapters"):
         merge_lora(model_of("dense"))
+
+
+def test_adapters_are_not_trained_into_checkpoints_that_could_not_hold_them(tmp_path):
+    corpus = load_corpus("microworld")
+    model = build("llama-nano", vocab_size=corpus.tokenizer.vocab_size)
+    add_lora(model, rank=2)
+    with pytest.raises(ValueError, match="a checkpoint holds no adapters: train them with out_dir=None"):
+        train(model, corpus, TrainConfig(steps=1, out_dir=str(tmp_path)))

@@ -37,6 +37,7 @@ from kancourse.lab.interrupts import stop_requests
 from kancourse.lab.meters import count_flops
 from kancourse.lab.optim import make_adamw
 from kancourse.lab.schedule import SCHEDULES, learning_rate
+from kancourse.lora import lora_layers
 
 LATEST, BEST, LOG = "latest.safetensors", "best.safetensors", "log.csv"
 _FREE_TO_CHANGE = ("out_dir", "resume", "checkpoint_minutes", "micro_batch", "device", "compile")  # when resuming
@@ -151,7 +152,8 @@ def train(
         (weights of the best validation) and `log.csv` (the history).
 
     Raises:
-        ValueError: vocabulary or batch sizes that do not fit, or `out_dir` holds a run with other settings.
+        ValueError: vocabulary or batch sizes that do not fit, `out_dir` holds a run with other settings, or is given
+            for a model with adapters, which have files of their own.
         FloatingPointError: loss or gradient is not finite; the last checkpoint is from before.
     """
     rank, n_ranks = world()
@@ -160,6 +162,8 @@ def train(
         raise ValueError(f"the tokenizer has {n_tokens} tokens, the model's vocab_size is {model.config.vocab_size}")
     if config.batch_size % n_ranks:
         raise ValueError(f"batch_size {config.batch_size} is not divisible by {n_ranks} processes")
+    if config.out_dir and lora_layers(model):
+        raise ValueError("a checkpoint holds no adapters: train them with out_dir=None, and keep them by save_adapter")
     device = pick_device(config.device, config.dtype)
     model.to(device.device).train()
     optimizer = make_adamw(
