@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from kancourse.gpt import naive_attention
 from kancourse.lab.bench_bitnet import bench_bitnet
+from kancourse.lab.bench_elephant import bench_elephant
 from kancourse.lab.bench_growth import bench_growth
 from kancourse.lab.bench_kan import bench_kan
 from kancourse.lab.bench_lmc import bench_lmc
@@ -52,6 +53,7 @@ def bench_gpt() -> Iterator[str]:
 
 BENCHES: dict[str, Callable[[], Iterator[str]]] = {
     "bitnet": bench_bitnet,
+    "elephant": bench_elephant,
     "gpt": bench_gpt,
     "growth": bench_growth,
     "kan": bench_kan,
