@@ -148,7 +148,8 @@ CORPORA = {
             name="m2d2",
             licence="CC BY-NC 4.0; the papers and pages belong to their authors",
             # 145 domains and 8.5 billion tokens in all: these few are read unless others are asked for. Its validation
-            # and test files are cut after five million bytes, in the middle of a word or even of a letter.
+            # and test files are cut by size, perhaps in the middle of a letter. Taking a line for a document is a guess
+            # from its loader; so is the inside of AMPS's archive below. Nobody here has downloaded either yet.
             about="papers by field and Wikipedia by topic: many domains, nested in two levels (Reid et al. 2022)",
             documents="line",
             domain="folder",
