@@ -75,11 +75,11 @@ def test_flops_of_a_grown_run_are_those_of_its_stages(record):
 
 def test_flops_for_a_loss_lie_between_those_of_the_runs():
     ladder = [(100.0, 2.0), (400.0, 1.0), (1600.0, 0.5)]
-    assert flops_for_loss(1.5, ladder) == (pytest.approx(200.0), False)
-    assert flops_for_loss(1.0, ladder) == (pytest.approx(400.0), False)
-    assert flops_for_loss(0.75, ladder[::-1]) == (pytest.approx(800.0), False)
-    assert flops_for_loss(3.0, ladder) == (100.0, True)
-    assert flops_for_loss(0.4, ladder) == (1600.0, True)
+    assert flops_for_loss(1.5, ladder) == (pytest.approx(200.0), 0)
+    assert flops_for_loss(1.0, ladder) == (pytest.approx(400.0), 0)
+    assert flops_for_loss(0.75, ladder[::-1]) == (pytest.approx(800.0), 0)
+    assert flops_for_loss(3.0, ladder) == (100.0, -1)
+    assert flops_for_loss(0.4, ladder) == (1600.0, 1)
 
 
 def test_savings_by_hand():
@@ -91,9 +91,9 @@ def test_savings_by_hand():
     assert told.flops_share == 0.25
     assert told.loss_gap == pytest.approx([0.0, 0.5])
     assert told.at_equal_loss == pytest.approx([0.75, 0.5])  # seed 1: half-way between 400 and 1600, so 800
-    assert told.beyond == 0
+    assert told.beyond == [0, 0]
     worse = savings({"arms": arms | {"bad": arm(100.0, 2.0, 2.0)}}, "bad", reference="full", ladder=["short"])
-    assert worse.beyond == 2
+    assert worse.beyond == [-1, -1]
 
 
 def test_the_table_has_every_arm_and_its_band(record):

@@ -32,7 +32,9 @@ class Savings:
     loss_gap: list[float]  # loss over the reference's, minus 1
     flops_share: float  # FLOPs over the reference's
     at_equal_loss: list[float]  # share of FLOPs saved against a run of the reference's model that ends at that loss
-    beyond: int  # seeds whose loss lies outside the ladder, where the value above is a bound
+    beyond: list[
+        int
+    ]  # 1: the loss is below all of the ladder, and the share saved at least so large; -1: above; else 0
 
 
 def stages(arm: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -81,7 +83,7 @@ def losses(arm: Mapping[str, Any]) -> list[float]:
     return [run["val_loss"] for run in arm["runs"]]
 
 
-def flops_for_loss(loss: float, ladder: Sequence[tuple[float, float]]) -> tuple[float, bool]:
+def flops_for_loss(loss: float, ladder: Sequence[tuple[float, float]]) -> tuple[float, int]:
     """FLOPs at which runs of growing length reach a loss, log-linear between them; and whether the loss lies beyond.
 
     Args:
@@ -89,14 +91,14 @@ def flops_for_loss(loss: float, ladder: Sequence[tuple[float, float]]) -> tuple[
         ladder: (FLOPs, last loss) of whole runs.
 
     Returns:
-        The FLOPs; for a loss outside the ladder those of the nearest run, and True.
+        The FLOPs, and 0; for a loss below all runs those of the longest, and 1; above all, of the shortest, and -1.
     """
     points = sorted(ladder)
     for (flops, high), (more, low) in pairwise(points):
         if low <= loss <= high:
             share = 0.0 if high == low else (high - loss) / (high - low)
-            return math.exp(math.log(flops) + share * (math.log(more) - math.log(flops))), False
-    return (points[0] if loss > points[0][1] else points[-1])[0], True
+            return math.exp(math.log(flops) + share * (math.log(more) - math.log(flops))), 0
+    return (points[0][0], -1) if loss > points[0][1] else (points[-1][0], 1)
 
 
 def savings(record: Mapping[str, Any], name: str, *, reference: str, ladder: Sequence[str]) -> Savings:
@@ -110,11 +112,11 @@ def savings(record: Mapping[str, Any], name: str, *, reference: str, ladder: Seq
     arms = record["arms"]
     flops, full = arms[name]["runs"][0]["flops"], arms[reference]
     whole = [(arms[rung]["runs"][0]["flops"], losses(arms[rung])) for rung in (*ladder, reference)]
-    told, beyond = [], 0
+    told, beyond = [], []
     for seed, loss in enumerate(losses(arms[name])):
         needed, outside = flops_for_loss(loss, [(cost, each[seed]) for cost, each in whole])
         told.append(1 - flops / needed)
-        beyond += outside
+        beyond.append(outside)
     return Savings(
         loss_gap=[one / other - 1 for one, other in zip(losses(arms[name]), losses(full), strict=True)],
         flops_share=flops / full["runs"][0]["flops"],
@@ -133,9 +135,9 @@ def compute_table(record: Mapping[str, Any], *, reference: str, ladder: Sequence
     arms = record["arms"]
     for name in sorted(arms, key=lambda name: arms[name]["runs"][0]["flops"]):
         arm, told = arms[name], savings(record, name, reference=reference, ladder=ladder)
-        edge = ", at the end of the sweep" if arm["lr_at_edge"] else ""
-        bound = f" ({told.beyond} of {len(told.loss_gap)} beyond the ladder)" if told.beyond else ""
-        equal = "" if name in (*ladder, reference) else _band(told.at_equal_loss, "{:+.0%}") + bound
+        edge = " (end of the sweep)" if arm["lr_at_edge"] else ""
+        bound = "at least " if max(told.beyond) > 0 else "at most " if min(told.beyond) < 0 else ""
+        equal = "" if name in (*ladder, reference) else bound + _band(told.at_equal_loss, "{:+.0%}")
         rows.append(
             f"| {name} | {arm['parameters']['total']:,} | {arm['runs'][0]['flops']:.3g} | {arm['lr']:g}{edge} "
             f"| {_band(losses(arm), '{:.4f}')} | {_band(told.loss_gap, '{:+.1%}')} | {1 - told.flops_share:.0%} "
