@@ -137,7 +137,7 @@ def compute_table(record: Mapping[str, Any], *, reference: str, ladder: Sequence
         arm, told = arms[name], savings(record, name, reference=reference, ladder=ladder)
         edge = " (end of the sweep)" if arm["lr_at_edge"] else ""
         bound = "at least " if max(told.beyond) > 0 else "at most " if min(told.beyond) < 0 else ""
-        equal = "" if name in (*ladder, reference) else bound + _band(told.at_equal_loss, "{:+.0%}")
+        equal = "" if name in ladder or told.flops_share == 1 else bound + _band(told.at_equal_loss, "{:+.0%}")
         rows.append(
             f"| {name} | {arm['parameters']['total']:,} | {arm['runs'][0]['flops']:.3g} | {arm['lr']:g}{edge} "
             f"| {_band(losses(arm), '{:.4f}')} | {_band(told.loss_gap, '{:+.1%}')} | {1 - told.flops_share:.0%} "
