@@ -24,6 +24,7 @@ Array = Any  # of NumPy
 Number = Any  # of NumPy too, float32
 Turn = tuple[Array, Array]  # cosines and sines of one position, (D/2,) each
 
+SOFTMAX, MIXTRAL, SIGMOID = range(3)  # gates
 ROWS = 31  # of bytes, before sixteen bits could overflow
 
 
@@ -195,6 +196,63 @@ def kan_feed_forward(x: Array, into: KANWeights, out_of: KANWeights, work: Work,
     bit_kan(work.hidden[: into.packed.shape[1]], out_of, work, y)
 
 
+def route(
+    x: Array, weight: Array, bias: Array, kind: int, scores: Array, logits: Array, chosen: Array, factors: Array
+) -> bool:
+    """The router and gate of a `MoE` for one token: fills chosen (k,) and factors (k,); whether all is finite.
+
+    Args:
+        kind: of gate: SOFTMAX, MIXTRAL or SIGMOID.
+        scores, logits: scratch, (E,).
+    """
+    experts, top_k, top = len(weight), len(chosen), -math.inf
+    for e in range(experts):
+        logits[e] = dot(x, weight[e])
+        if not abs(logits[e]) < math.inf:
+            return False
+        top = max(top, logits[e])
+    total = 0.0
+    for e in range(experts):
+        scores[e] = 1 / (1 + math.exp(-logits[e])) if kind == SIGMOID else math.exp(logits[e] - top)
+        total += scores[e]
+    for e in range(experts):
+        scores[e] = (scores[e] if kind == SIGMOID else scores[e] / total) + bias[e]
+    for j in range(top_k):
+        best = 0
+        for e in range(experts):
+            best = e if scores[e] > scores[best] else best
+        chosen[j], factors[j], scores[best] = best, logits[best], -math.inf
+    if kind == SOFTMAX:
+        for j in range(top_k):
+            factors[j] = math.exp(factors[j] - top) / total
+        return True
+    top = -math.inf
+    for j in range(top_k):
+        if kind == SIGMOID:  # its logarithm, which does not underflow
+            factors[j] = min(factors[j], 0.0) - math.log1p(math.exp(-abs(factors[j])))
+        top = max(top, factors[j])
+    total = 0.0
+    for j in range(top_k):
+        factors[j] = math.exp(factors[j] - top)
+        total += factors[j]
+    for j in range(top_k):
+        factors[j] /= total
+    return True
+
+
+def kan_mixture(
+    x: Array, experts: tuple[tuple[KANWeights, KANWeights], ...], factors: Array, work: Work, y: Array
+) -> None:
+    """y (C,) = Σ over experts of factor · `BitKANFeedForward` of x (C,); those beyond the factors count as they are."""
+    for i in range(len(y)):
+        y[i] = 0
+    for e in range(len(experts)):
+        into, out_of = experts[e]
+        kan_feed_forward(x, into, out_of, work, work.wide)
+        for i in range(len(y)):
+            y[i] += work.wide[i] * factors[e] if e < len(factors) else work.wide[i]
+
+
 def dot(a: Array, b: Array) -> Number:
     """Σ a·b, summed in whatever order is fastest."""
     total = a[0] * b[0]
@@ -318,7 +376,7 @@ def mlp(x: Array, into: Weights, out_of: Weights, work: Work, y: Array) -> None:
 
 PARTS = (  # called by other loops
     *(ordered_sum, largest, input_codes, ternary_product, bit_linear),
-    *(rotate, gate_by_silu, kan_features, bit_kan),
+    *(rotate, gate_by_silu, kan_features, bit_kan, kan_feed_forward),
 )
 
 

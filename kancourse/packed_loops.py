@@ -18,7 +18,7 @@ from kancourse.bit_kan import BitKANFeedForward
 from kancourse.bit_kernel import How, Turn, compiled, float32_numbers
 from kancourse.bit_pack import PackedBitLinear, scratch
 from kancourse.gpt import MLP, SwiGLU
-from kancourse.moe import MoE
+from kancourse.moe import MoE, mixtral_gate, sigmoid_gate, softmax_gate
 from kancourse.packed_kan import PackedBitKAN
 from kancourse.retention import EPS, FixedDecay, MultiScaleRetention, RetentionState
 
@@ -42,9 +42,9 @@ def _packed(*layers: nn.Module, kind: type = PackedBitLinear) -> bool:
     return all(type(layer) is kind for layer in layers)
 
 
-def _size(*layers: PackedBitLinear) -> int:
+def _size(*layers: PackedBitLinear, least: int = 1) -> int:
     """How large a scratch these layers need."""
-    return max(max(4 * len(layer.packed), layer.out_features) for layer in layers)
+    return max(least, *(max(4 * len(layer.packed), layer.out_features) for layer in layers), 1)
 
 
 def _how(mixer: nn.Module, head_dim: int, *, gate: bool = False, norm: bool = False) -> How:
@@ -158,11 +158,26 @@ def _moe(ffn: MoE) -> FeedForwardLoop | None:
     experts, shared = ([feed_forward_loop(expert) for expert in group] for group in (ffn.experts, ffn.shared))
     if not all(experts + shared):
         return None
+    kans = [expert for expert in (*ffn.experts, *ffn.shared) if type(expert) is BitKANFeedForward]
+    size = _size(*(layer for expert in kans for layer in (expert.c_fc, expert.c_proj)), least=ffn.n_embd)
+    scores, logits = torch.empty(2, ffn.n_expert).numpy()
+    chosen, factors = torch.empty(ffn.top_k, dtype=torch.long).numpy(), torch.empty(ffn.top_k).numpy()
 
     def run(x: Tensor) -> Tensor:
-        routing = ffn.gate(ffn.router(x[0]), ffn.router.bias, ffn.top_k)
-        y = torch.zeros_like(x)
-        for weight, number in zip(routing.weights[0].tolist(), routing.chosen[0].tolist(), strict=True):
+        kind, router = GATES.get(ffn.gate), ffn.router
+        if kind is None:
+            return ffn(x)  # a gate that was put there to look into the mixture
+        token, arrays = x.numpy()[0, 0], (router.weight.detach().numpy(), router.bias.numpy())
+        if not compiled(loops.route)(token, *arrays, kind, scores, logits, chosen, factors):
+            return ffn(x)  # which says what is wrong
+        y = torch.empty_like(x)
+        if len(kans) == len(experts) + len(shared):
+            met = [ffn.experts[number] for number in chosen.tolist()] + list(ffn.shared)
+            weights = tuple((expert.c_fc.weights(), expert.c_proj.weights()) for expert in met)
+            compiled(loops.kan_mixture)(token, weights, factors, scratch(size), y.numpy()[0, 0])
+            return y
+        y.zero_()
+        for weight, number in zip(factors.tolist(), chosen.tolist(), strict=True):
             y.add_(experts[number](x), alpha=weight)
         for expert in shared:
             y += expert(x)
@@ -171,5 +186,6 @@ def _moe(ffn: MoE) -> FeedForwardLoop | None:
     return run
 
 
+GATES = {softmax_gate: loops.SOFTMAX, mixtral_gate: loops.MIXTRAL, sigmoid_gate: loops.SIGMOID}
 MIXERS = {MultiScaleRetention: _retention, CausalSelfAttention: _attention}
 FEED_FORWARDS = {SwiGLU: _swiglu, MLP: _mlp, BitKANFeedForward: _bit_kan, MoE: _moe}

@@ -93,7 +93,7 @@ def test_a_layer_that_is_used_twice_is_packed_once_and_a_layer_alone_is_packed_t
     twin = pack_linears(torch.nn.ModuleList([layer, torch.nn.Sequential(layer)]))
     assert twin[0] is twin[1][0]
     assert isinstance(pack_linears(layer), PackedBitLinear)
-    with pytest.raises(ValueError, match="GPT has no BitLinear layers, so there is nothing to pack"):
+    with pytest.raises(ValueError, match="GPT has no BitLinear or BitKAN layers, so there is nothing to pack"):
         pack_linears(build("gpt-nano", **SMALL))
 
 

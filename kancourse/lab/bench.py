@@ -15,6 +15,7 @@ from kancourse.lab.bench_elephant import bench_elephant
 from kancourse.lab.bench_growth import bench_growth
 from kancourse.lab.bench_kan import bench_kan
 from kancourse.lab.bench_lmc import bench_lmc
+from kancourse.lab.bench_mixkabrn import bench_mixkabrn
 from kancourse.lab.bench_moe import bench_moe
 from kancourse.lab.bench_retention import bench_retention
 from kancourse.lab.meters import saved_tensor_bytes
@@ -58,6 +59,7 @@ BENCHES: dict[str, Callable[[], Iterator[str]]] = {
     "growth": bench_growth,
     "kan": bench_kan,
     "lmc": bench_lmc,
+    "mixkabrn": bench_mixkabrn,
     "moe": bench_moe,
     "retention": bench_retention,
 }
