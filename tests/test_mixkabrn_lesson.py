@@ -74,11 +74,15 @@ def test_a_design_has_every_combination():
 
 @pytest.mark.parametrize(
     "options",
-    [{"ffn_options": EXPERTS}, {"linear": "dense", "ffn": "swiglu", "ffn_options": {}}],
-    ids=["packed", "by operators"],
+    [
+        {"ffn_options": EXPERTS},
+        {"linear": "dense", "ffn": "swiglu", "ffn_options": {}},
+        {"linear": "dense", "ffn": "swiglu", "ffn_options": {}, "mixer": "attention", "block_size": 8},
+    ],
+    ids=["packed", "by operators", "with a short context"],
 )
 def test_costs_are_measured_and_leave_the_model_as_it_was(options):
-    model = build("mixkabrn-tiny", **SMALL, **options).train()
+    model = build("mixkabrn-tiny", **SMALL | options).train()
     before = {name: p.clone() for name, p in model.state_dict().items()}
     told = PROBES["costs"](model, None, 0)
     assert PROBES["costs"] is costs

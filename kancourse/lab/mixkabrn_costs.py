@@ -2,10 +2,12 @@
 
 Notable points:
 - *Bytes* are of the weights as a packed file has them: ternary ones at 2 bits, everything else in float32.
-- *Tokens per second* are of decoding on one thread: packed if there is anything ternary, else by PyTorch's operators.
+- *Tokens per second* are of decoding on one thread, after half of the context: packed if there is anything ternary, else by PyTorch's operators.
   They do not depend on what the weights say, and compare only within one machine.
 """
 
+import math
+import time
 from typing import Any
 
 import torch
@@ -13,11 +15,11 @@ import torch
 from kancourse.bit_kan import BitKAN
 from kancourse.bitnet import BitLinear
 from kancourse.gpt import GPT
-from kancourse.lab.bench_bitnet import tokens_per_second
+from kancourse.lab.bench_retention import decode, seen_state
 from kancourse.lab.corpus import Corpus
 from kancourse.packed import PackedGPT, packed_bytes
 
-__all__ = ["costs", "grid_cells"]
+__all__ = ["costs", "grid_cells", "tokens_per_second"]
 
 
 def costs(model: GPT, corpus: Corpus | None = None, seed: int = 0) -> dict[str, Any]:
@@ -41,6 +43,18 @@ def costs(model: GPT, corpus: Corpus | None = None, seed: int = 0) -> dict[str, 
         torch.set_num_threads(threads)
         model.train(was_training)
     return told
+
+
+@torch.no_grad()
+def tokens_per_second(model: GPT | PackedGPT, *, stretches: int = 5) -> float:
+    """Of decoding one text on when half of `block_size` was read: the best of several stretches."""
+    read = model.config.block_size // 2
+    n_tokens, best, state = max(1, min(16, read)), math.inf, seen_state(model, read)
+    for _ in range(stretches):
+        start = time.perf_counter()
+        decode(model, state, n_tokens)
+        best = min(best, time.perf_counter() - start)
+    return n_tokens / best
 
 
 def grid_cells(values: dict[tuple[bool, ...], list[float]]) -> torch.Tensor:
