@@ -2,7 +2,7 @@
 
 Notable points:
 - *Bytes* are of the weights as a packed file has them: ternary ones at 2 bits, everything else in float32.
-- *Tokens per second* are of decoding on one thread, after half of the context: packed if there is anything ternary, else
+- *Tokens per second* are of decoding on one thread, after half of the context: packed if anything is ternary, else
   by PyTorch's operators. They do not depend on what the weights say, and compare only within one machine.
 """
 
