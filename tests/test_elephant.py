@@ -22,6 +22,7 @@ from kancourse.elephant import (
 )
 from kancourse.gpt import GPTConfig
 from kancourse.lab.meters import saved_tensor_bytes
+from kancourse.lmc_path import naive_loss_path, score_points
 from kancourse.zoo import FFNS, build
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -246,3 +247,15 @@ def test_models_with_elephants_build_step_and_say_what_is_wrong() -> None:
         build("llama-nano", ffn="elephant", ffn_options={"width": 2})
     with pytest.raises(ValueError, match="steepness d must be above 1"):
         build("llama-nano", ffn="elephant", ffn_options={"d": 0.5})
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_models_on_a_path_are_scored_at_once(learnable: bool) -> None:
+    options = {"a": 0.2, "learnable": learnable}
+    models = [build("llama-nano", vocab_size=20, ffn="elephant", ffn_options=options, seed=seed) for seed in (0, 1)]
+    a, b = (model.state_dict() for model in models)
+    idx = torch.randint(20, (2, 9), generator=torch.Generator().manual_seed(0))
+    alphas = [0.0, 0.3, 1.0]
+    weights = torch.tensor([[1 - alpha, alpha] for alpha in alphas])
+    together = score_points(models[0], [a, b], weights, [(idx, idx)], chunk_size=3)
+    torch.testing.assert_close(together.loss.float(), naive_loss_path(models[0], a, b, alphas, [(idx, idx)]).float())
