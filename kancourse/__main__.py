@@ -308,8 +308,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from error
     except KeyboardInterrupt as stop:
         again = shlex.join(["python", "-m", "kancourse", *arguments])
-        goes_on = {"train": bool(stop.args), "run": True}
-        print(f"\nstopped {stop.args[0] if stop.args else ''}".rstrip(), end="", file=sys.stderr)
+        saved = str(stop.args[0]) if stop.args else ""  # see train_command
+        goes_on = {"train": bool(saved), "run": True}
+        print(f"\nstopped {saved}".rstrip(), end="", file=sys.stderr)
         if goes_on.get(arguments[0] if arguments else "", False):
             print(f"; to go on from the last checkpoint: {again}", file=sys.stderr)
         else:
