@@ -181,7 +181,7 @@ def test_average_forgetting_by_hand() -> None:
 # --- digits ---
 
 
-def test_the_embedded_digits_are_scikit_learns() -> None:
+def test_the_digits_are_scikit_learns_each_once() -> None:
     from sklearn.datasets import load_digits
 
     images, theirs = load_images(), load_digits()

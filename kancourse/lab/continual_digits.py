@@ -2,7 +2,7 @@
 
 - A model is told neither when a task ends nor, when asked, which two digits come into question. That is the hard kind
   of continual learning; with either hint all methods look much better.
-- The embedded images are those that scikit-learn bundles (8 × 8); MNIST comes through `datasets`.
+- The images are those that scikit-learn brings along (8 × 8); MNIST comes through `datasets`.
 
 Papers: Lan & Mahmood 2023, "Elephant Neural Networks" [1]; van de Ven & Tolias 2019, "Three scenarios for continual
 learning" (this is class-incremental learning) [2].
@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from kancourse.lab.continual import ManyAdam
 from kancourse.lab.readers import local_folder
-from kancourse.paths import data_dir
 
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
-TEST_SHARE = 0.2  # of the embedded images, which come without a split
+TEST_SHARE = 0.2  # of the digits, which come without a split
 MNIST, MNIST_REVISION = "ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c"
 
 
@@ -41,9 +40,9 @@ class Images:
 
 @cache
 def load_images(name: str = "digits") -> Images:
-    """The embedded "digits", or "mnist": from `$KANCOURSE_DATA/mnist/` (Parquet files of the Hub), else downloaded.
+    """The "digits" that scikit-learn brings along, or "mnist": from `$KANCOURSE_DATA/mnist/` (Parquet), else downloaded.
 
-    The embedded images are split at random, always alike.
+    The digits (Alpaydin and Kaynak 1998, 8 × 8 pixels from 0 to 16) are split at random, always alike.
 
     Raises:
         ValueError: an unknown name.
@@ -53,9 +52,11 @@ def load_images(name: str = "digits") -> Images:
         return Images(*_mnist("train"), *_mnist("test"))
     if name != "digits":
         raise ValueError(f"unknown images {name!r}; known: digits, mnist")
-    table = np.loadtxt(data_dir() / "digits" / "digits.csv.gz", delimiter=",", dtype=np.float32)  # (N, I + 1)
-    table = torch.from_numpy(table)[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))]
-    x, y = table[:, :-1] / 8 - 1, table[:, -1].long()
+    from sklearn.datasets import load_digits  # here, because it takes a while to import
+
+    pixels, digits = (torch.from_numpy(array) for array in load_digits(return_X_y=True))  # (N, I), (N,)
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    x, y = pixels[order].float() / 8 - 1, digits[order].long()
     n_test = round(TEST_SHARE * len(x))
     return Images(x[n_test:], y[n_test:], x[:n_test], y[:n_test])
 
