@@ -54,7 +54,7 @@ def test_nothing_is_lost_and_no_pause_is_ever_wanted(n_tokens, every, n, seed):
     assert torch.equal(paused[:, place], idx)
     assert ((answer - place == n) | (answer == place)).all()
     for row in range(2):  # a target is what the next token says, wherever the text is interrupted
-        following = [int(t) for t in paused[row] if t != V][1:] + [int(targets[row, -1])]
+        following = [*[int(t) for t in paused[row] if t != V][1:], int(targets[row, -1])]
         assert [int(t) for t in wanted[row] if t != IGNORE] == following
 
 

@@ -128,7 +128,8 @@ def test_what_is_imported_is_declared(module: str) -> None:
         declared = distributions(requirements)
         return {name for name in names if not declared & {canonicalize_name(d) for d in INSTALLED.get(name, [])}}
 
-    assert not undeclared(TREES[module], PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["fast"] + EXTRAS["export"])
+    optional = [line for extra in ("notebooks", "fast", "export") for line in EXTRAS[extra]]
+    assert not undeclared(TREES[module], PROJECT["dependencies"] + optional)
     if layer(module) != "lesson":
         assert not undeclared(top_level(TREES[module]), PROJECT["dependencies"])
 

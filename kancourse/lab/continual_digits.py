@@ -40,7 +40,7 @@ class Images:
 
 @cache
 def load_images(name: str = "digits") -> Images:
-    """The "digits" that scikit-learn brings along, or "mnist": from `$KANCOURSE_DATA/mnist/` (Parquet), else downloaded.
+    """The "digits" that scikit-learn has, or "mnist": from `$KANCOURSE_DATA/mnist/` (Parquet files), else downloaded.
 
     The digits (Alpaydin and Kaynak 1998, 8 × 8 pixels from 0 to 16) are split at random, always alike.
 
