@@ -159,22 +159,22 @@ def _moe(ffn: MoE) -> FeedForwardLoop | None:
     if not all(experts + shared):
         return None
     kans = [expert for expert in (*ffn.experts, *ffn.shared) if type(expert) is BitKANFeedForward]
-    size = _size(*(layer for expert in kans for layer in (expert.c_fc, expert.c_proj)), least=ffn.n_embd)
-    scores, logits = torch.empty(2, ffn.n_expert).numpy()
-    chosen, factors = torch.empty(ffn.top_k, dtype=torch.long).numpy(), torch.empty(ffn.top_k).numpy()
+    size = _size(*(layer for expert in kans for layer in (expert.c_fc, expert.c_proj)), least=ffn.n_expert)
 
     def run(x: Tensor) -> Tensor:
         kind, router = GATES.get(ffn.gate), ffn.router
         if kind is None:
             return ffn(x)  # a gate that was put there to look into the mixture
         token, arrays = x.numpy()[0, 0], (router.weight.detach().numpy(), router.bias.numpy())
-        if not compiled(loops.route)(token, *arrays, kind, scores, logits, chosen, factors):
+        chosen, factors, work = torch.empty(ffn.top_k, dtype=torch.long), torch.empty(ffn.top_k), scratch(size)
+        picks = chosen.numpy(), factors.numpy()
+        if not compiled(loops.route)(token, *arrays, kind, work.floats, work.others, *picks):
             return ffn(x)  # which says what is wrong
         y = torch.empty_like(x)
         if len(kans) == len(experts) + len(shared):
             met = [ffn.experts[number] for number in chosen.tolist()] + list(ffn.shared)
             weights = tuple((expert.c_fc.weights(), expert.c_proj.weights()) for expert in met)
-            compiled(loops.kan_mixture)(token, weights, factors, scratch(size), y.numpy()[0, 0])
+            compiled(loops.kan_mixture)(token, weights, picks[1], work, y.numpy()[0, 0])
             return y
         y.zero_()
         for weight, number in zip(factors.tolist(), chosen.tolist(), strict=True):
