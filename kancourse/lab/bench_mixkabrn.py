@@ -139,15 +139,19 @@ def _bench(preset: str, sizes: dict[str, Any], far: int) -> Iterator[str]:
         full = save_checkpoint(Path(folder, "fp32.safetensors"), plain)
         yield f"on disk, with the embedding in fp32, it takes 1/{full.stat().st_size / path.stat().st_size:.1f} of fp32"
         states = {n: seen_state(packed, n) for n in (NEAR, far)}
-        slower = time_ratio(*(partial(decode, packed, states[n]) for n in (far, NEAR)))
+        slower = time_ratio(*(partial(decode, packed, states[n]) for n in (far, NEAR)), pairs=25)
         sizes_of = {n: state_bytes(state) for n, state in states.items()}
         yield (
             f"after {far:,} tokens, decoding takes {slower:.2f}x the time of decoding after {NEAR}, "
             f"and the state {sizes_of[far] / sizes_of[NEAR]:.2f}x the bytes"
         )
         if sys.platform == "linux":
-            growth = memory_growth(path, far) / path.stat().st_size
-            yield f"between {NEAR} and {far:,} tokens of one text, the process grows by {growth:.1%} of the file"
+            growth = memory_growth(path, far) / 1e6
+            cache = 2 * packed.config.n_layer * packed.config.n_embd * 4 * (far - NEAR) / 1e6
+            yield (
+                f"between {NEAR} and {far:,} tokens of one text, the process grows by {growth:.1f} MB; "
+                f"the keys and values of attention would by {cache:.1f} MB"
+            )
     if platform.machine().lower() in ("x86_64", "amd64") and bit_kernel().name == "numba":
         for name in OLDER:
             yield f"{name}: packed makes {older_speed_ratio(name, preset, sizes):.1f}x the tokens of fp32"
