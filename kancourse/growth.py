@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from kancourse.attention import CausalSelfAttention
+from kancourse.elephant import ElephantGLU, XElephantGLU
 from kancourse.gpt import GPT, MLP, GPTConfig, SwiGLU
 from kancourse.growth_adam import GenerationAdamW
 from kancourse.growth_cost import Lineage, flops_per_token
@@ -51,7 +52,7 @@ __all__ = [
     "refine_grids",
 ]
 
-SEATS = {"mixer": (CausalSelfAttention,), "ffn": (MLP, SwiGLU)}
+SEATS = {"mixer": (CausalSelfAttention,), "ffn": (MLP, SwiGLU, ElephantGLU, XElephantGLU)}
 LEAVES = (nn.Linear, CurriculumHead, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -73,7 +74,7 @@ def grow(
     the config leaves to its own rule (`ffn_dim=None`: 4C, or 8C/3) follows the stream.
 
     Args:
-        model: attention and MLP or SwiGLU, every matrix dense; any norm, any positions, tied or not.
+        model: attention and an MLP, SwiGLU or elephant, every matrix dense; any norm, any positions, tied or not.
         n_layer, n_head, head_dim, ffn_dim, vocab_size: the new sizes; None: as it is.
         optimizer: of `model`; from now on it trains the grown one, with one generation more.
         new_rows: where the vectors of new words start: "mean" (of the old ones), "zero" or "random".
@@ -143,7 +144,7 @@ def _check_parts(model: GPT) -> None:
         for seat, known in SEATS.items():
             part = getattr(block, seat)
             if type(part) not in known:
-                names = " and ".join(kind.__name__ for kind in known)
+                names = ", ".join(kind.__name__ for kind in known)
                 raise TypeError(f"grow knows {names} as {seat}; blocks.{i}.{seat} is a {type(part).__name__}")
     for name, module in model.named_modules():
         if list(module.parameters(recurse=False)) and type(module) not in LEAVES:

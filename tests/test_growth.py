@@ -27,6 +27,8 @@ KINDS = [
         ("learned", "rope", "none"), ("layer", "rms"), ("mlp", "swiglu"), (True, False), (True, False)
     )
 ]
+ROTARY = {"position": "rope", "norm": "rms", "tie_head": True, "bias": False}
+KINDS += [ROTARY | {"ffn": "elephant", "ffn_options": {"a": 0.3}}, ROTARY | {"ffn": "x_elephant"}]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(str(value) for value in kind.values()))
 
 
@@ -316,7 +318,7 @@ def test_sizes_that_cannot_be_are_one_clear_error(sizes, message):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ({"ffn": "kan"}, "grow knows MLP and SwiGLU as ffn; blocks.0.ffn is a KANFeedForward"),
+        ({"ffn": "kan"}, "grow knows MLP, SwiGLU, ElephantGLU, XElephantGLU as ffn; blocks.0.ffn is a KANFeedForward"),
         ({"mixer": "retention"}, "grow knows CausalSelfAttention as mixer; blocks.0.mixer is a MultiScaleRetention"),
         ({"linear": "bit", "bias": False}, "grow knows dense matrices and norms; blocks.0.mixer.c_attn is a BitLinear"),
         ({"norm": "rms", "block_norm": "layer"}, "only when every norm is one, got LayerNorm and RMSNorm"),
