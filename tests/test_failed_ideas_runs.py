@@ -3,7 +3,6 @@
 Run alone: pytest tests/test_failed_ideas_runs.py
 """
 
-
 import pyarrow
 import pyarrow.parquet
 import pytest
