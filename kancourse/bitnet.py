@@ -189,12 +189,12 @@ def is_ternary(w: Tensor) -> bool:
 
 @torch.no_grad()
 def zero_fraction(model: nn.Module) -> float:
-    """The share of zeros among all codes of all `BitLinear` layers of a model.
+    """The share of zeros among all codes of a model's layers with `weight_codes`: `BitLinear` and its like.
 
     Raises:
         ValueError: the model has none.
     """
-    codes = [layer.weight_codes()[0] for layer in model.modules() if isinstance(layer, BitLinear)]
+    codes = [layer.weight_codes()[0] for layer in model.modules() if hasattr(layer, "weight_codes")]
     if not codes:
         raise ValueError(f"{type(model).__name__} has no BitLinear layers, so no ternary weights to count")
     return sum(int((code == 0).sum()) for code in codes) / sum(code.numel() for code in codes)

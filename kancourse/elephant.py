@@ -157,25 +157,7 @@ class ElephantGLU(GatedFeedForward):
         a, d, learnable: as `Elephant`.
     """
 
-    def __init__(
-        self,
-        config: GPTConfig,
-        linear: LinearFactory = nn.Linear,
-        *,
-        a: float = 1.0,
-        d: float = 8.0,
-        learnable: bool = False,
-    ) -> None:
-        super().__init__(config, linear, gate=partial(Elephant, a=a, d=d, learnable=learnable))
-
-
-class XElephantGLU(GatedFeedForward):
-    """A gated feed-forward with the gate x·E(x): near 0 a product of two linear maps, far out closed.
-
-    Args:
-        config, linear: as `GatedFeedForward`.
-        a, d, learnable: as `Elephant`.
-    """
+    gate_class: type[Elephant] = Elephant
 
     def __init__(
         self,
@@ -186,7 +168,13 @@ class XElephantGLU(GatedFeedForward):
         d: float = 8.0,
         learnable: bool = False,
     ) -> None:
-        super().__init__(config, linear, gate=partial(XElephant, a=a, d=d, learnable=learnable))
+        super().__init__(config, linear, gate=partial(self.gate_class, a=a, d=d, learnable=learnable))
+
+
+class XElephantGLU(ElephantGLU):
+    """A gated feed-forward with the gate x·E(x): near 0 a product of two linear maps, far out closed."""
+
+    gate_class = XElephant
 
 
 class _Elephant(torch.autograd.Function):

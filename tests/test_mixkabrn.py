@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from test_packed import step_by_step, tokens
 
 from kancourse import bit_kernel_choice
 from kancourse.__main__ import main
@@ -17,6 +18,7 @@ from kancourse.lab.bench import BENCHES
 from kancourse.lab.bench_mixkabrn import OLDER, bench_mixkabrn, memory_growth, models
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
 from kancourse.lab.packed_file import load_packed, save_packed
+from kancourse.lab.probes import PROBES
 from kancourse.lab.tokenizers import ByteTokenizer
 from kancourse.moe_tools import without_experts
 from kancourse.packed import PackedGPT, pack_linears, packed_bytes
@@ -61,20 +63,6 @@ def whole(name: str = "as it is", seed: int = 0, **overrides):
     return model
 
 
-def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(31, shape, generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def step_by_step(model, idx: torch.Tensor, prompt: int = 5) -> torch.Tensor:
-    logits, state = model.step(idx[:, :prompt])
-    parts = [logits]
-    for t in range(prompt, idx.size(1)):
-        logits, state = model.step(idx[:, t : t + 1], state)
-        parts.append(logits)
-    return torch.cat(parts, dim=1)
-
-
 # ---------------------------------------------------------------- presets and training
 
 
@@ -108,6 +96,19 @@ def test_every_parameter_learns():
     silent = [name for name, p in model.named_parameters() if not p.grad.any()]
     assert not silent
     assert 0.1 < zero_fraction(model) < 0.6
+
+
+def test_zeros_are_counted_in_the_experts_too():
+    model = whole()
+    with torch.no_grad():
+        for block in model.blocks:
+            for layer in (layer for layer in block.ffn.modules() if isinstance(layer, BitKAN)):
+                layer.weight.zero_()
+    told = PROBES["ternary_zeros"](model, None, 0)
+    in_experts = [share for name, share in told["by_layer"].items() if ".ffn." in name]
+    assert len(in_experts) == 2 * 5 * len(model.blocks), "two layers of four routed experts and the shared one"
+    assert set(in_experts) == {1.0}
+    assert told["zeros"] > max(share for name, share in told["by_layer"].items() if ".mixer." in name)
 
 
 # ---------------------------------------------------------------- packed

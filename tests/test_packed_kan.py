@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_bit_kan import make, randn
 
 from kancourse import bit_kernel_choice
 from kancourse.bit_kan import BitKAN
@@ -21,19 +22,6 @@ from kancourse.packed_kan import PackedBitKAN
 def _no_choice_left_behind(monkeypatch):
     monkeypatch.setattr(bit_kernel_choice, "_chosen", None)
     monkeypatch.delenv("KANCOURSE_BIT_KERNEL", raising=False)
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def make(inputs: int, outputs: int, seed: int = 0, **options) -> BitKAN:
-    layer = BitKAN(inputs, outputs, **options)
-    with torch.no_grad():
-        layer.weight.copy_(randn(*layer.weight.shape, seed=seed))
-        layer.norm_weight.copy_(1 + 0.3 * randn(inputs, seed=seed + 1))
-        layer.row_scale.copy_(1 + 0.3 * randn(outputs, seed=seed + 2))
-    return layer
 
 
 @pytest.mark.parametrize("kernel", ["numba", "eager"])

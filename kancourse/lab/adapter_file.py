@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kancourse.bit_kan import BitKAN
 from kancourse.bitnet import BitLinear
+from kancourse.lab.tensor_file import read_tensors
 from kancourse.lora import LoRALinear, add_lora, lora_layers, lora_state
 from kancourse.packed import PackedGPT, pack_linears
 
@@ -102,17 +103,7 @@ def load_adapter(path: str | Path, model: nn.Module) -> dict[str, LoRALinear]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"no adapter at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if FIELD not in metadata:
-                raise ValueError(f"{path} is a safetensors file, but not an adapter (no such header)")
-            header = json.loads(metadata[FIELD])
-            if header["format"] != FORMAT:
-                raise ValueError(f"{path} has adapter format {header['format']}; this version reads {FORMAT}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is cut short or not a safetensors file ({error})") from error
+    header, tensors = read_tensors(path, field=FIELD, what="an adapter", name="adapter", version=FORMAT)
     ranks = {"lora_a": 0, "lora_b": 1}  # which axis is the rank
     expected = {f"{layer}.{part}": axis for layer in header["layers"] for part, axis in ranks.items()}
     for name in sorted(expected | tensors):

@@ -23,7 +23,7 @@ from kancourse.lab.bench_retention import FAR, NEAR, decode, seen_state, state_b
 from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
 from kancourse.lab.meters import count_parameters
 from kancourse.lab.packed_file import load_packed, save_packed
-from kancourse.lab.timing import time_ratio
+from kancourse.lab.timing import one_thread, time_ratio
 from kancourse.packed import PackedGPT, packed_bytes
 from kancourse.zoo import build
 
@@ -92,13 +92,8 @@ def _resident() -> int:
 
 def bench_bitnet(sizes: dict[str, Any] = SIZES, *, read: int = READ, far: int = FAR) -> Iterator[str]:
     """A matrix, then a whole model: speed, file, memory, and how near to the speed of memory it comes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            yield from _bench(sizes, read, far)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.no_grad():
+        yield from _bench(sizes, read, far)
 
 
 def _bench(sizes: dict[str, Any], read: int, far: int) -> Iterator[str]:

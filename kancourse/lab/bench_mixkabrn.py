@@ -23,7 +23,7 @@ from kancourse.lab.bench_retention import decode, seen_state, state_bytes
 from kancourse.lab.checkpoint import save_checkpoint
 from kancourse.lab.meters import count_parameters
 from kancourse.lab.packed_file import load_packed, save_packed
-from kancourse.lab.timing import time_ratio
+from kancourse.lab.timing import one_thread, time_ratio
 from kancourse.packed import PackedGPT
 from kancourse.zoo import PRESETS, build
 
@@ -108,13 +108,8 @@ def _child(function: str, *arguments: str, **environment: str) -> str:
 
 def bench_mixkabrn(preset: str = "mixkabrn-small", sizes: dict[str, Any] = SIZES, *, far: int = FAR) -> Iterator[str]:
     """Speed, file, memory over context, and the speed on older processors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            yield from _bench(preset, sizes, far)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.no_grad():
+        yield from _bench(preset, sizes, far)
 
 
 def _bench(preset: str, sizes: dict[str, Any], far: int) -> Iterator[str]:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from kancourse.bit_pack import PackedBitLinear
 from kancourse.gpt import GPT
 from kancourse.lab.meters import count_parameters
+from kancourse.lab.tensor_file import misfit
 from kancourse.lab.tokenizers import Tokenizer
 from kancourse.packed import PackedGPT
 from kancourse.zoo import ModelConfig, build
@@ -68,7 +69,7 @@ def save_pretrained(
     """
     folder, inner = Path(folder), model.model if isinstance(model, PackedGPT) else model
     state, config = inner.state_dict(), inner.config
-    if odd := _misfit(state, build(config, seed=0).state_dict()):
+    if odd := misfit(state, build(config, seed=0).state_dict()):
         raise ValueError(f"the model is not what its config describes, so it could not be loaded again: {odd}")
     first: dict[tuple[int, Any], str] = {}
     places = {name: (tensor.data_ptr(), tensor.shape) for name, tensor in state.items()}
@@ -117,7 +118,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None) -> Pretr
         raise ValueError(f"{folder / WEIGHTS} is not a safetensors file ({error})") from error
     state = tensors | {name: tensors[twin] for name, twin in told["ties"].items() if twin in tensors}
     model = build(config, seed=0)
-    if odd := _misfit(state, model.state_dict()):
+    if odd := misfit(state, model.state_dict()):
         raise ValueError(f"{folder / WEIGHTS} does not fit the model that {CONFIG} describes: {odd}")
     model.load_state_dict(state)
     tokenizer = None
@@ -227,19 +228,6 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
 def _describe(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _misfit(state: dict[str, Any], expected: dict[str, Any]) -> str:
-    """Where two sets of tensors differ first in name, shape or dtype; "" where nowhere."""
-
-    def looks(tensor: Any) -> str:
-        return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-    for name in expected | state:
-        here, there = looks(state.get(name)), looks(expected.get(name))
-        if here != there:
-            return f"{name} is {here}, expected {there}"
-    return ""
 
 
 def _card(model: GPT, tokenizer: Tokenizer | None, *, title: str, about: str, license: str | None) -> str:

@@ -17,6 +17,7 @@ from kancourse.bitnet import BitLinear
 from kancourse.gpt import GPT
 from kancourse.lab.bench_retention import decode, seen_state
 from kancourse.lab.corpus import Corpus
+from kancourse.lab.timing import one_thread
 from kancourse.packed import PackedGPT, packed_bytes
 
 __all__ = ["costs", "grid_cells", "tokens_per_second"]
@@ -29,19 +30,16 @@ def costs(model: GPT, corpus: Corpus | None = None, seed: int = 0) -> dict[str, 
         model: not packed.
         corpus, seed: not used.
     """
-    was_training, threads = model.training, torch.get_num_threads()
+    was_training = model.training
     model.eval()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         packed = PackedGPT(model) if any(isinstance(m, BitLinear | BitKAN) for m in model.modules()) else None
         told = {
             "bytes": sum(packed_bytes(model).values()),
             "tokens_per_second": tokens_per_second(packed or model),
             "decoded": packed.describe() if packed else "by PyTorch's operators",
         }
-    finally:
-        torch.set_num_threads(threads)
-        model.train(was_training)
+    model.train(was_training)
     return told
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from kancourse.bit_pack import PackedBitLinear, pack_ternary, unpack_ternary
 from kancourse.gpt import GPT
+from kancourse.lab.tensor_file import misfit, read_tensors
 from kancourse.lab.tokenizers import Tokenizer
 from kancourse.packed import PACKED_NAMES, PackedGPT
 from kancourse.zoo import ModelConfig, build
@@ -58,7 +59,7 @@ def save_packed(
     """
     path, packed = Path(path), model if isinstance(model, PackedGPT) else PackedGPT(model)
     state, config = packed.model.state_dict(), packed.config
-    if wrong := _misfit(state, _without_weights(config).state_dict()):
+    if wrong := misfit(state, _without_weights(config).state_dict()):
         raise ValueError(f"the model is not what its config describes, so a file of it could not be loaded: {wrong}")
     first: dict[int, str] = {}
     ties = {name: first[t.data_ptr()] for name, t in state.items() if first.setdefault(t.data_ptr(), name) != name}
@@ -103,23 +104,15 @@ def load_packed(path: str | Path) -> LoadedPacked:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no packed model at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if FIELD not in metadata:
-                raise ValueError(f"{path} is a safetensors file, but not a packed kancourse model (no such header)")
-            header = json.loads(metadata[FIELD])
-            if header["format"] != FORMAT:
-                raise ValueError(f"{path} has packed format {header['format']}; this version reads {FORMAT}")
-            tensors = {name: _taken(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is cut short or not a safetensors file ({error})") from error
+    header, tensors = read_tensors(
+        path, field=FIELD, what="a packed kancourse model", name="packed", version=FORMAT, take=_taken
+    )
     model = _without_weights(ModelConfig.from_dict(header["config"]))
     if header["bits"] != 2:
         for name, layer in _ternary(model).items():
             tensors[name] = pack_ternary(unpack_ternary(tensors[name], layer.packed_shape, bits=header["bits"]))
     state = tensors | {name: tensors[twin] for name, twin in header["ties"].items() if twin in tensors}
-    if wrong := _misfit(state, model.state_dict()):
+    if wrong := misfit(state, model.state_dict()):
         raise ValueError(f"{path} does not fit the model its own config describes: {wrong}")
     model.load_state_dict(state, assign=True)
     if model.config.tie_head:
@@ -149,16 +142,3 @@ def _taken(tensor: Tensor) -> Tensor:
 def _ternary(model: nn.Module) -> dict[str, PackedBitLinear]:
     """The packed layers, by the name of their weights."""
     return {f"{name}.packed": m for name, m in model.named_modules() if isinstance(m, PackedBitLinear)}
-
-
-def _misfit(state: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
-    """Where two sets of tensors differ first in name, shape or dtype; "" where nowhere."""
-
-    def looks(tensor: Tensor | None) -> str:
-        return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-    for name in expected | state:
-        here, there = looks(state.get(name)), looks(expected.get(name))
-        if here != there:
-            return f"{name} is {here}, expected {there}"
-    return ""

@@ -6,7 +6,7 @@ An `Experiment` names them in `probes`, and each run's record keeps what they re
 from collections.abc import Callable
 from typing import Any
 
-from kancourse.bitnet import BitLinear, zero_fraction
+from kancourse.bitnet import zero_fraction
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.exact_match import exact_match_probe
@@ -23,7 +23,7 @@ Probe = Callable[[GPT, Corpus, int], dict[str, Any]]  # (model in eval mode, cor
 
 def ternary_zeros(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
     """The share of zeros among the weight codes: of the model, and of each ternary layer."""
-    layers = {name: zero_fraction(module) for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    layers = {name: zero_fraction(module) for name, module in model.named_modules() if hasattr(module, "weight_codes")}
     return {"zeros": zero_fraction(model), "by_layer": layers}
 
 

@@ -1,9 +1,12 @@
 """Timing as a ratio of two: contestants run in turn, A B A B …, and the ratio is the median over pairs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
+
+import torch
 
 
 def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], *, pairs: int = 7) -> float:
@@ -17,3 +20,14 @@ def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], *, pairs: int =
         fast()
         ratios.append((middle - start) / (time.perf_counter() - middle))
     return median(ratios)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on a single thread, as on the machines that decoding is meant for, and as before afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

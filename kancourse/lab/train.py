@@ -27,12 +27,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from kancourse.gpt import GPT, IGNORE
-from kancourse.growth import GenerationAdamW, grow
+from kancourse.growth import GenerationAdamW
 from kancourse.lab.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.device import Device, pick_device
 from kancourse.lab.distributed import barrier, world
 from kancourse.lab.evaluate import evaluate
+from kancourse.lab.growth_events import check_growth, grow_between
 from kancourse.lab.interrupts import stop_requests
 from kancourse.lab.meters import count_flops
 from kancourse.lab.optim import make_adamw
@@ -41,11 +42,6 @@ from kancourse.lora import lora_layers
 
 LATEST, BEST, LOG = "latest.safetensors", "best.safetensors", "log.csv"
 _FREE_TO_CHANGE = ("out_dir", "resume", "checkpoint_minutes", "micro_batch", "device", "compile")  # when resuming
-
-
-# What a growth may say: the step before which it happens; new sizes and `new_rows`, for kancourse.growth.grow;
-# `lr_factors`, one per generation so far (see GenerationAdamW); `keep_state: False` starts Adam's moments afresh.
-GROWTH = ("step", "n_layer", "n_head", "head_dim", "ffn_dim", "vocab_size", "new_rows", "lr_factors", "keep_state")
 
 
 @dataclass(kw_only=True)
@@ -69,7 +65,7 @@ class TrainConfig:
     eval_every: int = 100  # steps between validations; there is always one at the end
     eval_batches: int | None = None  # validation batches; None: the whole split
     patience: int | None = None  # stop after so many validations without a new best; None: never
-    growth: list[dict] | None = None  # [{"step": 200, "n_layer": 8}, …]: what happens before that step, see GROWTH
+    growth: list[dict] | None = None  # [{"step": 200, "n_layer": 8}, …]: before which steps it grows, and how
     seed: int = 0  # of data order and dropout
     device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
     dtype: str = "auto"  # of autocast: "auto", "float32" or "bfloat16"; weights and optimiser are float32
@@ -87,11 +83,7 @@ class TrainConfig:
             raise ValueError(f"weight_decay_until is a fraction of the steps, 0 to 1, got {self.weight_decay_until}")
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        steps = [event.get("step", 0) for event in self.growth or []]
-        if steps != sorted(set(steps)) or not all(0 < step < self.steps for step in steps):
-            raise ValueError(f"every growth has a `step` between 1 and {self.steps - 1}, in rising order; got {steps}")
-        for key in (key for event in self.growth or [] for key in event if key not in GROWTH):
-            raise ValueError(f"a growth has no {key!r}; known: {', '.join(GROWTH)}")
+        check_growth(self.growth, self.steps)
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
 
@@ -212,7 +204,7 @@ def train(
         tqdm(total=config.steps, initial=result.steps, disable=not show_bar, mininterval=1, ncols=100) as bar,
     ):
         while not result.stopped and (until is None or result.steps < until):
-            if _grow(model, optimizer, config, since=result.steps, until=result.steps):
+            if grow_between(model, optimizer, config.growth, since=result.steps, until=result.steps, seed=config.seed):
                 loss_fn, hooks, step_flops = prepare()
             x, y = sampler.batch(result.steps)  # (B, T) each
             lr = learning_rate(result.steps, config)
@@ -295,27 +287,13 @@ def _why_stop(result: TrainResult, config: TrainConfig) -> str:
     return "finished" if result.steps >= config.steps else ""
 
 
-def _grow(model: GPT, optimizer: GenerationAdamW, config: TrainConfig, *, since: int, until: int) -> bool:
-    """Let the model grow in place as it is to grow before steps `since` to `until`; returns whether it did."""
-    events = [event for event in config.growth or [] if since <= event["step"] <= until]
-    for event in events:
-        sizes = {name: value for name, value in event.items() if name not in ("step", "lr_factors", "keep_state")}
-        if not event.get("keep_state", True):
-            optimizer.state.clear()
-        generator = torch.Generator().manual_seed((config.seed << 40) + event["step"])
-        model.__dict__.update(grow(model, **sizes, optimizer=optimizer, generator=generator).__dict__)
-        if "lr_factors" in event:
-            optimizer.set_lr_factors(*event["lr_factors"])
-    return bool(events)
-
-
 def _resume(
     path: Path, model: GPT, optimizer: torch.optim.Optimizer, corpus: Corpus, config: TrainConfig
 ) -> TrainResult:
     """Load weights, moments and history of a run with the same settings."""
     checkpoint = load_checkpoint(path)
     saved = checkpoint.train_state
-    _grow(model, optimizer, config, since=0, until=saved["result"]["steps"] - 1)
+    grow_between(model, optimizer, config.growth, since=0, until=saved["result"]["steps"] - 1, seed=config.seed)
     here = {**model.config.to_dict(), **corpus.describe(), **asdict(config)}
     there = {**checkpoint.model.config.to_dict(), **saved["corpus"], **saved["train"]}
     for name, value in here.items():

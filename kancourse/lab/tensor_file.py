@@ -1,0 +1,52 @@
+"""What our files of tensors have in common: one header of JSON, one sentence for what is wrong, a check of the fit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+__all__ = ["misfit", "read_tensors"]
+
+
+def read_tensors(
+    path: Path, *, field: str, what: str, name: str, version: int, take: Callable[[Tensor], Tensor] = lambda t: t
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a safetensors file of ours.
+
+    Args:
+        path: the file.
+        field: of the metadata, where the header stands.
+        what, name: what such a file is, for the sentences: "a packed kancourse model", "packed".
+        version: the `format` of the header that can be read.
+        take: what to do with each tensor as it is read.
+
+    Raises:
+        ValueError: the file is cut short, not one of these, or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if field not in metadata:
+                raise ValueError(f"{path} is a safetensors file, but not {what} (no such header)")
+            header = json.loads(metadata[field])
+            if header["format"] != version:
+                raise ValueError(f"{path} has {name} format {header['format']}; this version reads {version}")
+            return header, {key: take(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut short or not a safetensors file ({error})") from error
+
+
+def misfit(state: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+    """Where two sets of tensors differ first in name, shape or dtype; "" where nowhere."""
+
+    def looks(tensor: Tensor | None) -> str:
+        return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+    for name in expected | state:
+        here, there = looks(state.get(name)), looks(expected.get(name))
+        if here != there:
+            return f"{name} is {here}, expected {there}"
+    return ""
