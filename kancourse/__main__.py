@@ -289,7 +289,7 @@ def notebooks_command(
         for name, minutes in told.items():
             print(f"{name}: {minutes:.1f} minutes")
     else:
-        print(f"changed: {', '.join(path.name for path in told) or 'nothing'}")
+        print(f"changed: {', '.join(str(path.relative_to(notebooks.ROOT)) for path in told) or 'nothing'}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Claims: the verdict follows from the numbers, and the README's tables from what is stored.
+"""Claims: the verdict follows from the numbers, and the pages' tables from what is stored.
 
 Run alone: python -m pytest tests/test_claims.py
 """
@@ -9,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
+import nbformat
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from notebook_fixtures import lesson, write
+from notebook_fixtures import cell, lesson, write
 
-from kancourse.lesson import claim, claims, readme
+from kancourse.lesson import claim, claims, tables
 from kancourse.lesson.bootstrap import ROOT
 from kancourse.lesson.claims import FAILS, HOLDS, SEED, judge
-from kancourse.lesson.readme import ReadmeArgs, claims_table, refresh
+from kancourse.lesson.tables import PAGES, TableArgs, claims_table, refresh
 from kancourse.paths import data_dir
 
 STORED = sorted((data_dir() / "claims").glob("*.json"))
@@ -98,7 +99,7 @@ def test_few_seeds_are_marked(seeds: list[int] | None, strength: str) -> None:
     assert made.strength == strength
     assert f"**Claim: holds** ({strength})" in shown["text/markdown"]
     assert f"HOLDS ({strength}): It is better. (Someone 2024)" in shown["text/plain"]
-    assert f"| holds | {strength} |" in claims_table([made])
+    assert f"| holds | {strength} |" in claims_table([made], {})
 
 
 @pytest.mark.parametrize(
@@ -175,42 +176,70 @@ def test_stored_claims_follow_from_their_numbers(path: Path) -> None:
     assert path.stem in notebook.read_text(encoding="utf-8"), f"{notebook.name} makes no such claim any more"
 
 
-MARKS = "".join(
-    f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\n" for name in ("notebooks", "results", "studies", "claims")
-)
+def pages(folder: Path) -> dict[str, Path]:
+    """Pages with a pair of marks for each of their tables, and something old between them."""
+    made = {}
+    for name, names in PAGES.items():
+        made[name] = folder / name
+        made[name].parent.mkdir(parents=True, exist_ok=True)
+        marks = "".join(f"<!-- {table}:begin -->\nold\n<!-- {table}:end -->\n" for table in names)
+        made[name].write_text(f"# Title\n{marks}rest\n")
+    return made
 
 
 def test_tables_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = ReadmeArgs(readme=tmp_path / "README.md", notebooks=tmp_path, claims=tmp_path / "claims")
-    args.readme.write_text(f"# Title\n{MARKS}rest\n")
+    args = TableArgs(root=tmp_path, notebooks=tmp_path, claims=tmp_path / "claims")
+    made = pages(tmp_path)
     write(lesson(), tmp_path)
-    claims.save(claim("a_claim", **BASIC, measured=[1.0, 3.0], baseline=[3.5], seeds=[0, 1]), tmp_path / "claims")
-    monkeypatch.setattr(readme, "results_table", lambda: "| run |\n|---|\n| a |")
-    monkeypatch.setattr(readme, "studies_table", lambda: "| study |\n|---|\n| b |")
-    assert refresh(replace(args, check=True), None) == ["notebooks", "results", "studies", "claims"]
-    assert args.readme.read_text().count("old") == 4
-    assert refresh(args, None) == ["notebooks", "results", "studies", "claims"]  # out of date, and written now
-    assert refresh(replace(args, check=True), None) == []
-    text = args.readme.read_text()
-    assert text.startswith("# Title\n<!-- notebooks:begin -->\n| notebook | you will build |")
-    assert text.endswith("<!-- claims:end -->\nrest\n")
-    assert "| It is better. | Someone 2024 | 2 [1, 3] | 3.5 | holds | 2 seeds, provisional |" in text
-    assert "| [03 · Demo](notebooks/03_demo.ipynb) | a mask. | nothing. | 0.1 (2 cores) | not measured yet |" in text
-    assert refresh(replace(args, check=True), "https://github.com/someone/kancourse") == ["notebooks"]  # the badge
+    monkeypatch.setenv("KANCOURSE_NOTEBOOK", "03_demo.ipynb")
+    for name, measured in (("a_claim", [1.0, 3.0]), ("another", [5.0, 6.0])):
+        claims.save(claim(name, **BASIC, measured=measured, baseline=[3.5], seeds=[0, 1]), tmp_path / "claims")
+    monkeypatch.setattr(tables, "results_table", lambda: "| run |\n|---|\n| a |")
+    monkeypatch.setattr(tables, "studies_table", lambda: "| study |\n|---|\n| b |")
+    stale = {table: made[name] for name, names in PAGES.items() for table in names}
+    assert refresh(replace(args, check=True), None) == stale
+    assert made["README.md"].read_text().count("old") == 3
+    assert refresh(args, None) == stale  # out of date, and written now
+    assert refresh(replace(args, check=True), None) == {}
+    front, ledger = (made[name].read_text() for name in ("README.md", "data/claims/README.md"))
+    assert front.startswith("# Title\n<!-- notebooks:begin -->\n| lesson | you will build |")
+    assert ledger.endswith("<!-- claims:end -->\nrest\n")
+    assert "## 03 · Demo\n\n| claim | who |" in ledger
+    assert "| It is better. | Someone 2024 | 2 [1, 3] | 3.5 | holds | 2 seeds, provisional |" in ledger
+    assert "| [03 · Demo](notebooks/03_demo.ipynb) | a mask. | nothing. | 0.1 (2 cores) | 2026-11-22 |" in front
+    assert "| 03 · Demo | 2 | 1 | 1 | 0 |\n| all | 2 | 1 | 1 | 0 |" in front
+    address = "https://github.com/someone/kancourse"
+    assert refresh(replace(args, check=True), address) == {"notebooks": made["README.md"]}  # the badge
+
+
+def test_the_card_may_take_several_lines_and_a_tool_has_none(tmp_path: Path) -> None:
+    args = TableArgs(root=tmp_path, notebooks=tmp_path, claims=tmp_path)
+    made = pages(tmp_path)
+    node = lesson()
+    node.cells[1].source = node.cells[1].source.replace("a mask.", "a mask,\n  and what it hides.")
+    write(node, tmp_path)
+    tool = nbformat.v4.new_notebook()
+    tool.cells = [cell("markdown", "# Do it\n<!-- badge -->\n\nOne model, one\ncorpus: it trains. And more.")]
+    nbformat.write(tool, tmp_path / "do.ipynb")
+    refresh(args, None)
+    front = made["README.md"].read_text()
+    assert "| a mask, and what it hides. | nothing. |" in front
+    assert "| [Do it](notebooks/do.ipynb) | One model, one corpus: it trains. |" in front
 
 
 def test_an_empty_table_has_no_heading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readme, "results_table", lambda: "| run |\n|---|")
-    monkeypatch.setattr(readme, "studies_table", lambda: "| study |\n|---|")
-    args = ReadmeArgs(readme=tmp_path / "README.md", notebooks=tmp_path, claims=tmp_path)
-    args.readme.write_text(MARKS)
-    refresh(args, None)
-    assert args.readme.read_text() == MARKS.replace("old\n", "")
+    monkeypatch.setattr(tables, "results_table", lambda: "| run |\n|---|")
+    monkeypatch.setattr(tables, "studies_table", lambda: "| study |\n|---|")
+    made = pages(tmp_path)
+    before = {path: path.read_text() for path in made.values()}
+    refresh(TableArgs(root=tmp_path, notebooks=tmp_path, claims=tmp_path), None)
+    for path, text in before.items():
+        assert path.read_text() == text.replace("old\n", "")
 
 
 def test_tables_need_their_marks(tmp_path: Path) -> None:
-    args = ReadmeArgs(readme=tmp_path / "README.md", notebooks=tmp_path, claims=tmp_path)
-    args.readme.write_text(MARKS.replace("<!-- claims:end -->", ""))
-    with pytest.raises(ValueError, match=r"README.md needs one line '<!-- claims:begin -->' and, below it"):
-        refresh(args, None)
-    assert "old" in args.readme.read_text()
+    ledger = pages(tmp_path)["data/claims/README.md"]
+    ledger.write_text(ledger.read_text().replace("<!-- claims:end -->", ""))
+    with pytest.raises(ValueError, match=r"data/claims/README.md needs one line '<!-- claims:begin -->' and, below it"):
+        refresh(TableArgs(root=tmp_path, notebooks=tmp_path, claims=tmp_path), None)
+    assert "old" in ledger.read_text()

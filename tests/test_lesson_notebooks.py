@@ -13,21 +13,27 @@ import pytest
 from nbformat.v4 import new_output
 from notebook_fixtures import lesson, write
 
-from kancourse.lesson import contract, notebooks
+from kancourse.lesson import contract, notebooks, tables
 from kancourse.lesson.document import load
 from kancourse.lesson.notebooks import NotebookArgs, check, execute, stamp, strip, sync
+from kancourse.lesson.tables import PAGES
 
 ADDRESS = "https://github.com/someone/kancourse"
-MARKS = "".join(
-    f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in ("notebooks", "results", "studies", "claims")
-)
+MARKS = {
+    page: "".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in names) for page, names in PAGES.items()
+}
 
 
 @pytest.fixture
 def args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NotebookArgs:
     monkeypatch.setattr(notebooks, "repository", lambda: None)
-    (tmp_path / "README.md").write_text(MARKS)
-    return NotebookArgs(folder=tmp_path / "notebooks", readme=tmp_path / "README.md", timeout=120, record=False)
+    for page, marks in MARKS.items():
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / page).write_text(marks)
+    monkeypatch.setattr(tables, "data_dir", lambda: tmp_path / "data")  # no claims
+    monkeypatch.setattr(tables, "results_table", lambda: "")
+    monkeypatch.setattr(tables, "studies_table", lambda: "")
+    return NotebookArgs(folder=tmp_path / "notebooks", root=tmp_path, timeout=120, record=False)
 
 
 def test_sync_writes_the_package_code(args: NotebookArgs) -> None:
@@ -44,13 +50,13 @@ def test_stamp_writes_badge_setup_and_readme(args: NotebookArgs, monkeypatch: py
     node = lesson()
     node.cells[2].source = ""  # an author tags an empty cell
     path = write(node, args.folder)
-    assert stamp(args) == [path, args.readme]
+    assert stamp(args) == [path, args.root / "README.md"]
     assert contract.violations(load(path, None)) == []
     monkeypatch.setattr(notebooks, "repository", lambda: ADDRESS)
-    assert stamp(args) == [path, args.readme]
+    assert stamp(args) == [path, args.root / "README.md"]
     assert contract.violations(load(path, ADDRESS)) == []  # the outputs are still fresh
     assert "google.com/github/someone/kancourse/blob/main/notebooks/03_demo.ipynb" in path.read_text()
-    assert "colab-badge.svg" in args.readme.read_text()
+    assert "colab-badge.svg" in (args.root / "README.md").read_text()
     assert stamp(args) == []
 
 
@@ -142,7 +148,7 @@ def test_execute_keeps_the_old_notebook_when_a_cell_fails(args: NotebookArgs) ->
     with pytest.raises(RuntimeError, match=r"03_demo.ipynb: a cell raised ZeroDivisionError: division by zero"):
         execute(args)
     assert path.read_bytes() == before
-    assert args.readme.read_text() == MARKS
+    assert (args.root / "README.md").read_text() == MARKS["README.md"]
 
 
 def test_execute_refuses_what_would_break_the_contract(args: NotebookArgs) -> None:

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from kancourse.lesson.bootstrap import repository
-from kancourse.lesson.readme import ReadmeArgs, refresh
+from kancourse.lesson.tables import PAGES, TableArgs, refresh
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kancourse"
@@ -230,10 +230,10 @@ def test_commands_that_the_texts_name_exist() -> None:
 
 
 def test_local_links_lead_somewhere() -> None:
-    for name in ("README.md", "CONTRIBUTING.md"):
-        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8")):
+    for page in (ROOT / name for name in (*PAGES, "CONTRIBUTING.md")):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
-                assert (ROOT / link).exists(), f"{name} links to {link}, which is not there"
+                assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
@@ -246,12 +246,12 @@ def test_workflows_are_valid_and_hold_no_secret(path: Path) -> None:
         assert job["timeout-minutes"] <= 90
 
 
-# --- the README in step with what it tells about ---
+# --- the pages in step with what they tell about ---
 
 
-def test_the_tables_of_the_readme_are_fresh() -> None:
+def test_the_tables_are_fresh() -> None:
     """Notebooks, recorded results and claims, as `python -m kancourse notebooks stamp` writes them."""
-    assert refresh(ReadmeArgs(check=True), repository()) == []
+    assert refresh(TableArgs(check=True), repository()) == {}
 
 
 def test_the_example_of_the_readme_runs() -> None:

@@ -1,7 +1,7 @@
 """Records: what was run, with which settings and seeds, on what, and what came out; JSON in `data/results/`.
 
 - A number in a notebook or in the README comes from a record, and a record is written by code, never by hand.
-- `results_table` and `studies_table` render all records for the README; a test keeps them in step.
+- `results_table` and `studies_table` render all records for `data/results/README.md`; a test keeps them in step.
 """
 
 import json
@@ -88,7 +88,7 @@ def results_table() -> str:
         floor = "unknown" if corpus["val_floor"] is None else f"{corpus['val_floor']:.3f}"
         minutes = fmean(run["seconds"] for run in record["runs"]) / 60
         rows.append(
-            f"| [{path.stem}](data/results/{path.name}) | {record['experiment']['model']} on {corpus['corpus']} "
+            f"| [{path.stem}]({path.name}) | {record['experiment']['model']} on {corpus['corpus']} "
             f"| {record['parameters']['total']:,} | {loss['mean']:.4f} ({loss['min']:.4f} to {loss['max']:.4f}), "
             f"{loss['n']} | {corpus['val_unigram_entropy']:.3f} | {floor} | {minutes:.1f} "
             f"| {_where(record['environment'])} |"
@@ -113,7 +113,7 @@ def studies_table() -> str:
             for key in ("val_unigram_entropy", "val_floor")
         )
         rows.append(
-            f"| [{path.stem}](data/results/{path.name}) | {told} | {losses[0][0]['n']} | {unigram} | {floor} "
+            f"| [{path.stem}]({path.name}) | {told} | {losses[0][0]['n']} | {unigram} | {floor} "
             f"| {_where(record['environment'])} |"
         )
     return "\n".join(rows)

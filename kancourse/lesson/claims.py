@@ -71,7 +71,7 @@ class Claim:
         head = f"**Claim: {self.verdict}** ({self.strength})"
         table = [f"| {self.over or ''} | measured here{unit} | against |", "|---|---|---|"]
         table += [f"| {cell(setting)} | {one} | {other} |" for setting, one, other in rows]
-        rule = f"Holds when: {self.holds_when}, for the worst seed."
+        rule = f"Holds when: {self.holds_when}{', for the worst seed' if self.seeds else ''}."
         markdown = "\n".join([head, "", f"> {self.says} ({self.who})", "", *table, "", rule])
         plain = [f"{self.verdict.upper()} ({self.strength}): {self.says} ({self.who})"]
         plain += [
@@ -240,8 +240,12 @@ def _provenance(record: str | None) -> dict[str, Any]:
 
 
 def _words(runs: Sequence[float], band: Sequence[float]) -> str:
-    mean, (low, high) = sum(runs) / len(runs), band
-    return f"{mean:.4g}" if low == high else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
+    mean, low, high = (_number(value) for value in (sum(runs) / len(runs), *band))
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def cell(text: str) -> str:

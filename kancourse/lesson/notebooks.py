@@ -1,7 +1,7 @@
 """What is done to notebooks: `python -m kancourse notebooks sync | stamp | strip | execute | check`.
 
 - `sync` rewrites mirror cells from the package, `stamp` the badges and setup cells from pyproject's address, and the
-  tables of the README.
+  tables of the README and of the pages of results and claims.
 - `execute` runs notebooks in place and stores outputs, the measured minutes and the date of the run: nobody types them.
 - `strip` removes what front-ends leave behind (widget state, timings, ids of their own), and keeps the outputs.
 - `check` writes nothing and lists everything that is wrong.
@@ -26,7 +26,7 @@ from kancourse.lesson.bootstrap import BADGE, ROOT, badge_line, repository, setu
 from kancourse.lesson.document import load, source_hash, tags
 from kancourse.lesson.machine import versions
 from kancourse.lesson.mirror import mirror_text
-from kancourse.lesson.readme import ReadmeArgs, refresh
+from kancourse.lesson.tables import TableArgs, refresh
 
 FOLDER = ROOT / "notebooks"
 
@@ -37,7 +37,7 @@ class NotebookArgs:
 
     names: tuple[str, ...] = ()  # "03_gpt" or "03_gpt.ipynb"; none: all of them
     folder: Path = FOLDER
-    readme: Path = ROOT / "README.md"
+    root: Path = ROOT  # where the README lies, and data/ with the pages of results and claims
     timeout: int = 1200  # seconds a single cell may take (execute)
     record: bool = True  # write the claims of an executed notebook to data/claims (execute)
 
@@ -66,10 +66,10 @@ def sync(args: NotebookArgs) -> list[Path]:
 
 
 def stamp(args: NotebookArgs) -> list[Path]:
-    """Write badges, setup cells and the README's tables; returns the files that changed."""
+    """Write badges, setup cells and the tables of every page; returns the files that changed."""
     address = repository()
     changed = _edit(args, lambda node, path: _stamp(node, path.name, address))
-    return changed + ([args.readme] if refresh(_tables(args), address) else [])
+    return changed + sorted(set(refresh(_tables(args), address).values()))
 
 
 def strip(args: NotebookArgs) -> list[Path]:
@@ -81,13 +81,14 @@ def check(args: NotebookArgs) -> dict[str, list[str]]:
     """Everything that is wrong, by file; an empty dict when nothing is. Writes nothing."""
     address = repository()
     found = {path.name: contract.violations(load(path, address)) for path in chosen(args)}
-    stale = refresh(replace(_tables(args), check=True), address)
-    found[args.readme.name] = [f"the table of {name} is out of date: run `notebooks stamp`" for name in stale]
+    for table, page in refresh(replace(_tables(args), check=True), address).items():
+        told = f"the table of {table} is out of date: run `notebooks stamp`"
+        found.setdefault(str(page.relative_to(args.root)), []).append(told)
     return {name: wrong for name, wrong in found.items() if wrong}
 
 
 def execute(args: NotebookArgs) -> dict[str, float]:
-    """Run notebooks in place, each in a fresh kernel in its own folder; then write the README's tables.
+    """Run notebooks in place, each in a fresh kernel in its own folder; then write the tables of every page.
 
     Without names, the lessons: a tool notebook (`train.ipynb`) is run by the run driver, and has no outputs to keep.
 
@@ -180,8 +181,8 @@ def _fewer_colours(png: str, colours: int = 128) -> str:
     return base64.b64encode(small.getvalue()).decode()
 
 
-def _tables(args: NotebookArgs) -> ReadmeArgs:
-    return ReadmeArgs(readme=args.readme, notebooks=args.folder)
+def _tables(args: NotebookArgs) -> TableArgs:
+    return TableArgs(root=args.root, notebooks=args.folder)
 
 
 def _sync(node: NotebookNode) -> None:
