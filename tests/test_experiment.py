@@ -163,6 +163,7 @@ def test_mistakes_are_one_sentence_and_exit_2(arguments, message, capsys):
         (["--model", "gpt-pico"], "unknown preset 'gpt-pico'; known: gpt-nano"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--n_head", "5"], "n_embd 48 is not divisible by n_head 5"),
+        (["--record", "../sea"], "a record's name is letters, digits, - and _, without folder or .json, got '../sea'"),
         (["--stepz", "5"], "Perhaps you meant: --steps"),
     ],
 )

@@ -79,6 +79,7 @@ def test_probes_enter_the_record(base, monkeypatch):
     ("changes", "message"),
     [
         ({"arms": {}}, "a study needs at least one arm"),
+        ({"record": "sizes.json"}, "a record's name is letters, digits, - and _, without folder or .json, got 'sizes"),
         ({"arms": {"a": {"n_embed": 3}}}, "Experiment has no field 'n_embed'; did you mean 'n_embd'?"),
         ({"base": {"record": "x"}}, "base sets record, which belongs to the whole study"),
         ({"arms": {"a": {"lr": 1e-3}}, "lrs": (1e-3,)}, "a sets lr, and the study sweeps lrs: choose one"),

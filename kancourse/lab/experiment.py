@@ -18,7 +18,7 @@ from kancourse.lab.evaluate import evaluate
 from kancourse.lab.meters import count_flops, count_parameters
 from kancourse.lab.microworld import judge
 from kancourse.lab.probes import PROBES
-from kancourse.lab.records import environment, summary, write_record
+from kancourse.lab.records import check_record_name, environment, summary, write_record
 from kancourse.lab.records import settings as recorded
 from kancourse.lab.sample import generate, generate_documents
 from kancourse.lab.start import build_from, load_start, start_config
@@ -69,6 +69,7 @@ class Experiment(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_record_name(self.record)
         if self.n_seeds < 1:
             raise ValueError(f"n_seeds must be at least 1, got {self.n_seeds}")
         unknown = [name for name in self.probes if name not in PROBES]

@@ -10,7 +10,7 @@ from typing import Any
 
 from kancourse.lab.family import FRESH
 from kancourse.lab.instability import Instability, run_instability
-from kancourse.lab.records import environment, settings, summary, write_record
+from kancourse.lab.records import check_record_name, environment, settings, summary, write_record
 from kancourse.zoo import check_fields
 
 OWN = ("record", "out_dir")  # fields of the whole, which neither base nor arms may set
@@ -27,6 +27,7 @@ class Instabilities:
     record: str | None = None  # write data/results/<record>.json
 
     def __post_init__(self) -> None:
+        check_record_name(self.record)
         if not self.arms:
             raise ValueError("nothing to analyse: there is no arm")
         for name, changes in (("base", self.base), *self.arms.items()):

@@ -7,6 +7,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
@@ -54,8 +55,19 @@ def settings(config: Any) -> dict[str, Any]:
     return told
 
 
+def check_record_name(name: str | None) -> None:
+    """Raise ValueError for a name that would put a record anywhere but into `data/results/`; None is no record."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"a record's name is letters, digits, - and _, without folder or .json, got {name!r}")
+
+
 def write_record(name: str, record: dict[str, Any]) -> Path:
-    """Write `data/results/<name>.json` (whole or not at all) and return its path."""
+    """Write `data/results/<name>.json` (whole or not at all) and return its path.
+
+    Raises:
+        ValueError: see `check_record_name`.
+    """
+    check_record_name(name)
     path = results_dir() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from kancourse.lab.experiment import Experiment, run_experiment
-from kancourse.lab.records import environment, settings, write_record
+from kancourse.lab.records import check_record_name, environment, settings, write_record
 from kancourse.zoo import check_fields
 
 OWN = ("n_seeds", "record", "out_dir")  # fields of the study, which neither base nor arms may set
@@ -35,6 +35,7 @@ class Study:
     record: str | None = None  # write data/results/<record>.json
 
     def __post_init__(self) -> None:
+        check_record_name(self.record)
         if not self.arms:
             raise ValueError("a study needs at least one arm")
         for name, changes in (("base", self.base), *self.arms.items()):
