@@ -4,22 +4,20 @@ The flags of `train` are the fields of `Experiment`, by the same names; `--datas
 everywhere. An error is one sentence and exit status 2; Ctrl-C saves what is being trained and says how to go on.
 """
 
-import json
 import re
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
-import yaml
 
+from kancourse.lab.adapt import Adapt, adapt, with_adapter
 from kancourse.lab.bench import bench
-from kancourse.lab.checkpoint import load_checkpoint, save_checkpoint
-from kancourse.lab.command_line import check_prompt, default_folder, how_far, load_either
-from kancourse.lab.connectivity import alpha_grid, load_pair, measure_path, path_batches, path_table, write_along
+from kancourse.lab.checkpoint import load_checkpoint
+from kancourse.lab.command_line import REGISTRY, check_prompt, default_folder, how_far, load_either, train_summary
 from kancourse.lab.corpus import load_corpus
 from kancourse.lab.device import pick_device
 from kancourse.lab.distributed import process_group, world
@@ -31,25 +29,28 @@ from kancourse.lab.grow_file import GrowSizes, grow_file
 from kancourse.lab.hub import push_to_hub, save_pretrained
 from kancourse.lab.local_files import local_folder
 from kancourse.lab.mixture import Mixture, component_losses
-from kancourse.lab.packed_file import save_packed
+from kancourse.lab.packed_file import save_packed, trained_on
 from kancourse.lab.questions import has_answers, load_questions
 from kancourse.lab.run import run
 from kancourse.lab.sample import generate_stream
 from kancourse.lab.sources import CORPORA
-from kancourse.lmc import align, interpolate
+from kancourse.lab.walk import Interpolate, walk
 from kancourse.packed import PackedGPT
 
 app = tyro.extras.SubcommandApp()
 CheckpointPath = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-CLEAR_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError, ImportError)
+ModelPath = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+CLEAR_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError)
 
 
 @dataclass(kw_only=True)
 class Sample:
     """What to write, and how."""
 
-    checkpoint: CheckpointPath = None  # its path, or that of a packed model
+    checkpoint: CheckpointPath = None  # its path, that of a packed model, or of a folder with either
     model: str | None = None  # the same, as a flag
+    adapter: str | None = None  # what `adapt` has written for this model
     prompt: str = ""  # empty: begin a document
     max_new_tokens: int = 200
     temperature: float = 0.8  # 0: always the likeliest token
@@ -80,8 +81,9 @@ class Export:
 class Evaluate:
     """What to score on what."""
 
-    checkpoint: CheckpointPath = None  # its path, or that of a packed model
+    checkpoint: CheckpointPath = None  # its path, that of a packed model, or of a folder with either
     model: str | None = None  # the same, as a flag
+    adapter: str | None = None  # what `adapt` has written for this model
     corpus: str = "microworld"  # a name, a path, or a mixture such as gsm8k:2+microworld:1
     level: int = 1  # microworld's
     domains: tuple[str, ...] | None = None  # only these, of a corpus that has domains
@@ -93,54 +95,37 @@ class Evaluate:
     dtype: str = "auto"  # "auto", "float32" or "bfloat16"
 
 
-@dataclass(kw_only=True)
-class Interpolate:
-    """How to walk from one checkpoint to another, and what to tell of the way."""
+class _Flags(Experiment):
+    """What to train, on what, and how; None means: as the preset or the corpus has it."""
 
-    corpus: str = "microworld"  # a name, or the path of a text file
-    level: int = 1  # microworld's
-    max_characters: int | None = None  # read no more of the corpus than this
-    n_alphas: int = 11  # points from 0 (the first) to 1 (the second); 0.5 is always among them
-    align: bool = False  # first bring the second's hidden units and heads into the order of the first's
-    residual: bool = False  # and its residual channels: for models from different initialisations
-    max_batches: int | None = None  # of each split; None: the whole validation split, and as much of the training split
-    batch_size: int = 32
-    prompt: str = ""
-    sample_tokens: int = 0  # what each point writes; 0: nothing
-    temperature: float = 0.8
-    seed: int = 0  # of what they write
-    device: str = "auto"
-    out: Path | None = None  # keep the numbers and texts here, as JSON
-    middle: Path | None = None  # keep the model at 0.5 here, a checkpoint
+    def __post_init__(self) -> None:
+        """Whether they fit is asked in the command, where an error is one sentence."""
 
 
 @app.command(name="train")
-def train_command(experiment: Experiment) -> None:
+def train_command(flags: _Flags) -> None:
     """Train a model on a corpus; stopped, the same command goes on where it was. Also under torchrun."""
-    options = {name: value for name, value in vars(experiment).items() if name.endswith("_options") and value}
-    typed = {name: {key: yaml.safe_load(v) for key, v in value.items()} for name, value in options.items()}
-    folder = Path(experiment.out_dir or default_folder(experiment))
+    folder = Path(flags.out_dir or default_folder(flags))
+    experiment = Experiment(**vars(flags) | {"out_dir": str(folder)})
     with process_group():
         if world()[0] == 0:
             print(f"checkpoints go to {folder}; Ctrl-C stops, and the same command goes on where it was", flush=True)
+            if experiment.warmup >= experiment.steps:
+                print(f"{experiment.steps} steps are over before the warm-up of {experiment.warmup}: see --warmup")
         try:
-            record = run_experiment(replace(experiment, out_dir=str(folder), **typed))
+            record = run_experiment(experiment)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(how_far(folder)) from None
-        if world()[0] != 0:
-            return
-        corpus, loss = record["corpus"], record["val_loss"]
-        floor = "" if corpus["val_floor"] is None else f", floor {corpus['val_floor']:.4f}"
-        print(f"{experiment.model} ({record['parameters']['total']:,} parameters) on {corpus['corpus']}")
-        print(f"validation loss {loss['mean']:.4f} nats per token ({loss['min']:.4f} to {loss['max']:.4f}, ", end="")
-        print(f"{loss['n']} seed(s)); unigram entropy {corpus['val_unigram_entropy']:.4f}{floor}\n")
-        print(record["runs"][0]["sample"])
+        if world()[0] == 0:
+            print(train_summary(record, folder))
 
 
 @app.command(name="sample")
 def sample_command(config: Sample) -> None:
     """Let a checkpoint, or a packed model, write."""
-    model, tokenizer = load_either(config.checkpoint, config.model)
+    model, tokenizer, _ = load_either(config.checkpoint, config.model, command="sample")
+    if config.adapter:
+        model = with_adapter(model, config.adapter)
     check_prompt(tokenizer, config.prompt)
     print(config.prompt, end="", flush=True)
     for piece in generate_stream(
@@ -158,22 +143,19 @@ def sample_command(config: Sample) -> None:
 
 
 @app.command(name="pack")
-def pack_command(
-    model: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], config: Pack
-) -> None:
+def pack_command(model: ModelPath, out: OutPath, config: Pack) -> None:
     """Pack a checkpoint whose matrices are ternary into one small file, which `sample` reads."""
     checkpoint = load_checkpoint(model)
-    save_packed(out, checkpoint.model, tokenizer=checkpoint.tokenizer, bits=float(config.bits))
+    told = {"tokenizer": checkpoint.tokenizer, "trained_on": trained_on(checkpoint.train_state)}
+    save_packed(out, checkpoint.model, bits=float(config.bits), **told)
     print(f"{out}: {out.stat().st_size:,} bytes; {model}: {Path(model).stat().st_size:,} bytes")
 
 
 @app.command(name="export")
-def export_command(
-    model: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], config: Export
-) -> None:
+def export_command(model: ModelPath, out: OutPath, config: Export) -> None:
     """Export a checkpoint, or a packed model: to a file *.gguf for llama.cpp, else to a folder as the Hub has it."""
-    loaded, tokenizer = load_either(model, None)
-    if out.suffix == ".gguf":
+    loaded, tokenizer, _ = load_either(model, None, command="export")
+    if out.suffix.lower() == ".gguf":
         if config.push:
             raise ValueError("--push uploads a folder, not a GGUF file: leave the ending .gguf away")
         export_gguf(out, loaded, tokenizer=tokenizer, weights=config.weights)
@@ -188,7 +170,9 @@ def export_command(
 @app.command(name="evaluate")
 def evaluate_command(config: Evaluate) -> None:
     """Score a checkpoint on a corpus: loss, bits per character, and, where there are answers, exact match."""
-    model, tokenizer = load_either(config.checkpoint, config.model)
+    model, tokenizer, learned = load_either(config.checkpoint, config.model, command="evaluate")
+    if config.adapter:
+        model = with_adapter(model, config.adapter)
     packed = isinstance(model, PackedGPT)
     corpus = load_corpus(
         config.corpus,
@@ -199,6 +183,9 @@ def evaluate_command(config: Evaluate) -> None:
     )
     device = pick_device("cpu" if packed else config.device, "float32" if packed else config.dtype)
     print(f"{device.reason}\n{corpus}", flush=True)
+    seen, here = learned.get("domains"), corpus.source.get("domains")
+    if seen and here and learned.get("corpus") == corpus.name and set(here) - set(seen):
+        print(f"it was trained on {', '.join(seen)} only: --domains {' '.join(seen)} leaves the others out", flush=True)
     scored = model.model if packed else model.to(device.device)
     print(evaluate(scored, corpus.val, batch_size=config.batch_size, device=device), flush=True)
     if isinstance(corpus, Mixture):
@@ -220,37 +207,20 @@ def corpora_command() -> None:
 
 
 @app.command(name="interpolate")
-def interpolate_command(
-    model_a: Annotated[str, tyro.conf.Positional], model_b: Annotated[str, tyro.conf.Positional], config: Interpolate
-) -> None:
+def interpolate_command(model_a: ModelPath, model_b: ModelPath, config: Interpolate) -> None:
     """Walk straight from one checkpoint to another: losses, errors, barriers, texts."""
-    a, b = load_pair(model_a, model_b)
-    corpus = load_corpus(config.corpus, tokenizer=a.tokenizer, level=config.level, max_characters=config.max_characters)
-    model = a.model.to(pick_device(config.device, "float32").device)
-    state_a, state_b = model.state_dict(), b.model.state_dict()
-    if config.align or config.residual:
-        state_b = align(model, state_a, state_b, residual=config.residual)
-    alphas = alpha_grid(config.n_alphas).tolist()
-    splits = path_batches(corpus, model.config.block_size, batch_size=config.batch_size, max_batches=config.max_batches)
-    told = measure_path(model, state_a, state_b, splits, alphas)
-    print(path_table(told))
-    texts = []
-    if config.sample_tokens:
-        sampling = {"max_new_tokens": config.sample_tokens, "temperature": config.temperature, "seed": config.seed}
-        texts = write_along(model, state_a, state_b, alphas, tokenizer=a.tokenizer, prompt=config.prompt, **sampling)
-        for alpha, text in zip(alphas, texts, strict=True):
-            print(f"\nalpha {alpha:.3f}: {text}")
-    if config.out:
-        config.out.write_text(json.dumps({"path": told, "texts": texts}, indent=1), encoding="utf-8")
-    if config.middle:
-        model.load_state_dict(interpolate(state_a, state_b, 0.5))
-        save_checkpoint(config.middle, model, tokenizer=a.tokenizer)
+    walk(model_a, model_b, config)
+
+
+@app.command(name="adapt")
+def adapt_command(model: ModelPath, out: OutPath, config: Adapt) -> None:
+    """Teach a checkpoint, or a packed model, something new beside its weights: low-rank adapters, in a file."""
+    loaded, tokenizer, _ = load_either(model, None, command="adapt")
+    print(adapt(loaded, tokenizer, out, config))
 
 
 @app.command(name="grow")
-def grow_command(
-    model: Annotated[str, tyro.conf.Positional], out: Annotated[Path, tyro.conf.Positional], sizes: GrowSizes
-) -> None:
+def grow_command(model: ModelPath, out: OutPath, sizes: GrowSizes) -> None:
     """Grow a checkpoint into a larger one that computes the same function."""
     print(f"{out}: {grow_file(model, out, sizes)}")
 
@@ -302,6 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
             args=[re.sub("^--dataset(?==|$)", "--corpus", argument) for argument in arguments],
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
+            registry=REGISTRY,
         )
     except CLEAR_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
@@ -309,12 +280,12 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         again = shlex.join(["python", "-m", "kancourse", *arguments])
         saved = str(stop.args[0]) if stop.args else ""  # see train_command
-        goes_on = {"train": bool(saved), "run": True}
-        print(f"\nstopped {saved}".rstrip(), end="", file=sys.stderr)
-        if goes_on.get(arguments[0] if arguments else "", False):
-            print(f"; to go on from the last checkpoint: {again}", file=sys.stderr)
+        command = arguments[0] if arguments else ""
+        if saved or command == "run":
+            goes_on = f"; to go on from the last checkpoint: {again}"
         else:
-            print("; there is no checkpoint to go on from", file=sys.stderr)
+            goes_on = "; there is no checkpoint to go on from" if command == "train" else ""
+        print(f"\nstopped {saved}".rstrip() + goes_on, file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -93,6 +93,12 @@ def _moe(
 
 
 FFNS["moe"] = _moe
+HANDS_ON_TO = {  # who gets the options that a factory does not name
+    ("ffn", "kan"): (KANLinear,),
+    ("ffn", "bit_kan"): (BitKAN,),
+    ("ffn", "packed_bit_kan"): (PackedBitKAN,),
+    ("ffn", "moe"): (moe_feed_forward, MoE),
+}
 
 
 @dataclass(kw_only=True)
@@ -139,13 +145,14 @@ class ModelConfig(GPTConfig):
 
 def _check_options(seat: str, name: str, options: dict[str, Any]) -> None:
     """Raise ValueError for an option that the part does not take."""
-    taken = inspect.signature(SEATS[seat][name]).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in taken):
-        return  # it hands them on, and the layer that gets them will say
-    known = [p.name for p in taken if p.kind is p.KEYWORD_ONLY]
+    factories = (SEATS[seat][name], *HANDS_ON_TO.get((seat, name), ()))
+    taken = [p for factory in factories for p in inspect.signature(factory).parameters.values()]
+    known = list(dict.fromkeys(p.name for p in taken if p.kind is p.KEYWORD_ONLY))
     for option in options:
         if option not in known:
             raise ValueError(f"{seat} {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}")
+    if (seat, name) == ("ffn", "moe"):
+        _check_options("ffn", options.get("expert", "swiglu"), options.get("expert_options") or {})
 
 
 def _norm_factory(name: str, config: ModelConfig) -> NormFactory:

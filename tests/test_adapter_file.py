@@ -115,15 +115,15 @@ def test_files_that_are_cut_foreign_missing_or_altered_are_refused(tmp_path: Pat
             load_adapter(cut, ternary())
     with pytest.raises(FileNotFoundError, match="no adapter at"):
         load_adapter(tmp_path / "nothing", ternary())
-    with pytest.raises(ValueError, match="but not an adapter"):
+    with pytest.raises(ValueError, match="is not an adapter, but a checkpoint"):
         load_adapter(save_checkpoint(tmp_path / "c.safetensors", ternary()), ternary())
     tensors, (header, _) = load_file(file), adapter_file._read(file)
     name = "blocks.0.mixer.c_attn.lora_b"
     for changed in ({n: t for n, t in tensors.items() if n != name}, tensors | {name: tensors[name][:, :1].clone()}):
-        save_file(changed, cut, metadata={adapter_file.FIELD: json.dumps(header)})
+        save_file(changed, cut, metadata={adapter_file.ADAPTER: json.dumps(header)})
         with pytest.raises(ValueError, match=f"does not hold what its header says: {name}"):
             load_adapter(cut, ternary())
-    save_file(tensors, cut, metadata={adapter_file.FIELD: json.dumps(header | {"format": 9})})
+    save_file(tensors, cut, metadata={adapter_file.ADAPTER: json.dumps(header | {"format": 9})})
     with pytest.raises(ValueError, match="adapter format 9; this version reads 1"):
         load_adapter(cut, ternary())
 

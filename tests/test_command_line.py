@@ -22,7 +22,19 @@ from kancourse.lab.corpus import load_corpus
 from kancourse.lab.experiment import Experiment
 from kancourse.zoo import build
 
-COMMANDS = ("train", "sample", "pack", "evaluate", "corpora", "interpolate", "grow", "run", "bench", "notebooks")
+COMMANDS = (
+    "train",
+    "sample",
+    "pack",
+    "evaluate",
+    "corpora",
+    "interpolate",
+    "adapt",
+    "grow",
+    "run",
+    "bench",
+    "notebooks",
+)
 TEXT = "The sea is wide. The ship is small.\nThe wind is cold, and the night is long.\n" * 60
 SMALL = ["--model", "gpt-nano", "--n_layer", "1", "--block_size", "32", "--tokenizer", "characters", "--device", "cpu"]
 
@@ -169,3 +181,132 @@ def test_the_corpora_are_listed(capsys):
     told = capsys.readouterr().out
     assert told.startswith("microworld: ")
     assert all(f"\n{name}: " in told for name in ("m2d2", "amps", "math", "gsm8k", "phicode", "openqa"))
+
+
+# --- flags that hold more than one value ---
+
+
+def test_growth_and_options_are_yaml_in_one_word(text, tmp_path, capsys):
+    run = ["--dataset", str(text), *SMALL, "--batch_size", "2", "--steps", "3", "--eval_every", "3", "--warmup", "1"]
+    run += ["--sample_tokens", "1"]
+    best = [tmp_path / name / "seed-0" / "best.safetensors" for name in ("grown", "moe")]
+    main(["train", *run, "--out_dir", str(tmp_path / "grown"), "--growth", "[{step: 1, n_layer: 2}]"])
+    options = ["--ffn", "moe", "--ffn_options", "{n_expert: 3, top_k: 2, expert: mlp}"]
+    main(["train", *run, "--out_dir", str(tmp_path / "moe"), *options])
+    assert load_checkpoint(best[0]).model.config.n_layer == 2
+    assert len(load_checkpoint(best[1]).model.blocks[0].ffn.experts) == 3
+    assert f"best model: {best[1]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ffn", "moe", "--ffn_options", "{n_experts: 4}"], "ffn 'moe' has no option 'n_experts'; known: expert, "),
+        (
+            ["--ffn", "moe", "--ffn_options", "{expert: kan, expert_options: {grid: 4}}"],
+            "ffn 'kan' has no option 'grid'; known: grid_size, order",
+        ),
+        (["--growth", "[{step: two, n_layer: 4}]"], "every growth has a `step` between 1 and 299, in rising order"),
+        (["--steps", "0"], "error: steps must be at least 1, got 0"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_before_anything_is_trained(flags, message, capsys):
+    assert message in refused(["train", *flags], capsys)
+
+
+@pytest.mark.parametrize("flags", [["--growth", "step: 3"], ["--ffn_options", "n_expert"], ["--ffn_options", "{a: [}"]])
+def test_what_is_not_such_yaml_is_refused(flags, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", *flags])
+    assert end.value.code == 2
+    assert re.search("expected YAML such as|not YAML", capsys.readouterr().err)
+
+
+def test_a_warm_up_longer_than_the_run_is_said(text, tmp_path, capsys):
+    run = ["--dataset", str(text), *SMALL, "--batch_size", "2", "--steps", "2", "--eval_every", "2"]
+    main(["train", *run, "--out_dir", str(tmp_path / "out"), "--sample_tokens", "1"])
+    assert "2 steps are over before the warm-up of 50: see --warmup" in capsys.readouterr().out
+
+
+# --- which model is meant ---
+
+
+def test_a_run_and_an_exported_folder_can_be_named_by_their_folder(checkpoint, tmp_path, capsys):
+    (tmp_path / "run" / "seed-0").mkdir(parents=True)
+    (tmp_path / "run" / "seed-0" / "best.safetensors").write_bytes(checkpoint.read_bytes())
+    main(["export", str(checkpoint), str(tmp_path / "hub")])
+    capsys.readouterr()
+    for where in (checkpoint, tmp_path / "run", tmp_path / "run" / "seed-0", tmp_path / "hub"):
+        main(["sample", str(where), "--prompt", "The", "--max_new_tokens", "5"])
+    assert len(set(capsys.readouterr().out.splitlines())) == 1
+    (tmp_path / "empty").mkdir()
+    assert "no best.safetensors in" in refused(["sample", str(tmp_path / "empty")], capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--temperature", "nan"], "temperature must be 0 (greedy) or more, got nan"),
+        (["--temperature", "-1"], "temperature must be 0 (greedy) or more, got -1"),
+        (["--max_new_tokens", "-5"], "max_new_tokens must be 0 or more, got -5"),
+    ],
+)
+def test_settings_of_sampling_out_of_range(flags, message, checkpoint, capsys):
+    assert message in refused(["sample", str(checkpoint), *flags], capsys)
+
+
+# --- adapters ---
+
+
+@pytest.fixture
+def ternary(text: Path, tmp_path: Path) -> Path:
+    """A ternary model that has learned nothing, trained on nothing but said to know two domains."""
+    corpus = load_corpus(text, tokenizer="characters")
+    model = build("bit-llama-nano", n_layer=1, block_size=16, vocab_size=corpus.tokenizer.vocab_size, seed=0)
+    told = {"corpus": {"corpus": "m2d2", "source": {"domains": ["art"]}}}
+    return save_checkpoint(tmp_path / "bit.safetensors", model, tokenizer=corpus.tokenizer, train_state=told)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_adapter_is_trained_beside_a_model_and_used_with_it(packed, ternary, text, tmp_path, capsys):
+    base, adapter = ternary, tmp_path / "sea.adapter.safetensors"
+    if packed:
+        base = tmp_path / "packed.safetensors"
+        main(["pack", str(ternary), str(base)])
+    before = base.read_bytes()
+    main(["adapt", str(base), str(adapter), "--dataset", str(text), "--steps", "4", "--lr", "0.05", "--device", "cpu"])
+    assert re.search(r"loss \d\.\d+ → \d\.\d+ nats per token on sea.txt; 6 adapters", capsys.readouterr().out)
+    assert base.read_bytes() == before
+    flags = ["--prompt", "The sea", "--temperature", "0", "--max_new_tokens", "30"]
+    main(["sample", str(base), *flags])
+    main(["sample", str(base), *flags, "--adapter", str(adapter)])
+    plain, adapted = capsys.readouterr().out.split("The sea")[1:]
+    assert plain != adapted
+    scores = []
+    for more in ([], ["--adapter", str(adapter)]):
+        main(["evaluate", str(base), "--dataset", str(text), "--device", "cpu", *more])
+        scores.append(float(re.search(r"([\d.]+) nats per token[ ,]", capsys.readouterr().out)[1]))
+    assert scores[1] < scores[0] - 0.05
+
+
+def test_files_of_other_kinds_say_what_they_are(ternary, checkpoint, text, tmp_path, capsys):
+    packed, adapter = str(tmp_path / "packed.safetensors"), str(tmp_path / "adapter.safetensors")
+    main(["pack", str(ternary), packed])
+    main(["adapt", packed, adapter, "--dataset", str(text), "--steps", "1", "--device", "cpu"])
+    capsys.readouterr()
+    assert "is not a kancourse checkpoint, but a packed model: it can be sampled" in refused(
+        ["grow", packed, str(tmp_path / "grown.safetensors"), "--n_layer", "2"], capsys
+    )
+    assert "is not a kancourse checkpoint, but an adapter" in refused(["sample", adapter], capsys)
+    assert "is not an adapter, but a checkpoint" in refused(["sample", packed, "--adapter", str(checkpoint)], capsys)
+    assert "load the model it was trained on" in refused(["sample", str(checkpoint), "--adapter", adapter], capsys)
+
+
+def test_what_a_model_never_read_is_said_when_it_is_scored(monkeypatch, capsys):
+    from kancourse.lab.checkpoint_card import checkpoint_path
+    from kancourse.lab.packed_file import load_packed
+
+    if not load_packed(checkpoint_path()).trained_on:
+        pytest.skip("the packed checkpoint is older than what is asked for")
+    main(["evaluate", str(checkpoint_path())])
+    assert "trained on stories, sums, facts only: --domains stories sums facts" in capsys.readouterr().out

@@ -98,7 +98,7 @@ def _written(kind) -> str:
 
 def test_options_of_parts_come_from_the_command_line_as_numbers(text_file, tmp_path):
     flags = ["--model", "gpt-nano", "--n_layer", "1", "--block_size", "32", "--corpus", str(text_file)]
-    flags += ["--linear", "kan", "--linear_options", "grid_size", "3", "--tokenizer", "characters"]
+    flags += ["--linear", "kan", "--linear_options", "{grid_size: 3}", "--tokenizer", "characters"]
     flags += ["--steps", "2", "--eval_every", "2", "--batch_size", "4", "--sample_tokens", "1", "--device", "cpu"]
     main(["train", *flags, "--out_dir", str(tmp_path / "out")])
     model = load_checkpoint(tmp_path / "out" / "seed-0" / "best.safetensors").model

@@ -224,7 +224,7 @@ def test_bytes_are_counted_before_and_after_alike():
 def test_a_file_gives_back_the_model_to_the_last_bit(name, bits, tmp_path):
     model = ternary(name)
     path = save_packed(tmp_path / "deep" / "model.safetensors", model, bits=bits)
-    loaded, tokenizer = load_packed(path)
+    loaded, tokenizer, _ = load_packed(path)
     assert tokenizer is None
     assert loaded.config.linear in ("packed", "bit")
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_the_file_is_as_small_as_it_should_be_and_talks(tmp_path):
     model = ternary("retention", vocab_size=ByteTokenizer().vocab_size)
     path = save_packed(tmp_path / "model.safetensors", model, tokenizer=ByteTokenizer())
     assert 0 < path.stat().st_size - sum(packed_bytes(model).values()) < 6000  # the header
-    loaded, tokenizer = load_packed(path)
+    loaded, tokenizer, _ = load_packed(path)
     assert tokenizer.to_dict() == ByteTokenizer().to_dict()
     assert generate(loaded, "hello", tokenizer=tokenizer, max_new_tokens=5) is not None
     assert loaded.model.lm_head.weight is loaded.wte.weight
@@ -266,7 +266,7 @@ def test_foreign_cut_and_misfitting_files_are_refused_in_one_sentence(tmp_path):
         path.write_bytes(whole[:length])
         refused("is cut short or not a safetensors file")
     save_checkpoint(path, ternary())
-    refused("but not a packed kancourse model")
+    refused("is not a packed kancourse model, but ")
     path.write_bytes(whole)
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["kancourse_packed"])

@@ -24,14 +24,13 @@ from torch import Tensor, nn
 
 from kancourse.bit_kan import BitKAN
 from kancourse.bitnet import BitLinear
-from kancourse.lab.tensor_file import read_tensors
+from kancourse.lab.tensor_file import ADAPTER, read_tensors
 from kancourse.lora import LoRALinear, add_lora, lora_layers, lora_state
 from kancourse.packed import PackedGPT, pack_linears
 
 __all__ = ["base_sha256", "load_adapter", "save_adapter"]
 
 FORMAT = 1
-FIELD = "kancourse_adapter"
 
 
 def base_sha256(model: nn.Module) -> str:
@@ -62,7 +61,7 @@ def save_adapter(path: str | Path, model: nn.Module) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         try:
-            save_file(tensors, Path(folder, path.name), metadata={FIELD: json.dumps(header)})
+            save_file(tensors, Path(folder, path.name), metadata={ADAPTER: json.dumps(header)})
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from error
         os.replace(Path(folder, path.name), path)
@@ -103,7 +102,7 @@ def load_adapter(path: str | Path, model: nn.Module) -> dict[str, LoRALinear]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"no adapter at {path}")
-    header, tensors = read_tensors(path, field=FIELD, what="an adapter", name="adapter", version=FORMAT)
+    header, tensors = read_tensors(path, field=ADAPTER, what="an adapter", name="adapter", version=FORMAT)
     ranks = {"lora_a": 0, "lora_b": 1}  # which axis is the rank
     expected = {f"{layer}.{part}": axis for layer in header["layers"] for part, axis in ranks.items()}
     for name in sorted(expected | tensors):

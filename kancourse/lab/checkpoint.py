@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from kancourse.gpt import GPT
+from kancourse.lab.tensor_file import CHECKPOINT, kind_of
 from kancourse.lab.tokenizers import Tokenizer
 from kancourse.zoo import ModelConfig, build
 
@@ -79,7 +80,7 @@ def save_checkpoint(
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         partial.mkdir()
-        save_file(tensors, partial / path.name, metadata={"kancourse": json.dumps(header)})
+        save_file(tensors, partial / path.name, metadata={CHECKPOINT: json.dumps(header)})
         with open(partial / path.name, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial / path.name, path)
@@ -109,9 +110,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if "kancourse" not in metadata:
-                raise ValueError(f"{path} is a safetensors file, but not a kancourse checkpoint (no such header)")
-            header = json.loads(metadata["kancourse"])
+            if CHECKPOINT not in metadata:
+                other = kind_of(metadata) or "a safetensors file (no such header)"
+                raise ValueError(f"{path} is not a kancourse checkpoint, but {other}")
+            header = json.loads(metadata[CHECKPOINT])
             if header["format"] != FORMAT:
                 raise ValueError(f"{path} has checkpoint format {header['format']}; this version reads {FORMAT}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

@@ -26,7 +26,7 @@ Growths = list[dict[str, Any]] | None
 def check_growth(growths: Growths, n_steps: int) -> None:
     """Raise ValueError for steps out of order or outside the run, or for a key that no growth has."""
     steps = [growth.get("step", 0) for growth in growths or []]
-    if steps != sorted(set(steps)) or not all(0 < step < n_steps for step in steps):
+    if not all(isinstance(step, int) and 0 < step < n_steps for step in steps) or steps != sorted(set(steps)):
         raise ValueError(f"every growth has a `step` between 1 and {n_steps - 1}, in rising order; got {steps}")
     for key in (key for growth in growths or [] for key in growth if key not in KNOWN):
         raise ValueError(f"a growth has no {key!r}; known: {', '.join(KNOWN)}")

@@ -7,7 +7,7 @@ Notable points:
 - Nothing in a file can run code; one that is cut short, damaged in its header or of another model is refused.
 
 Layout: safetensors, each shared tensor once; a header field `kancourse_packed` with JSON: format, bits, model config,
-tokenizer, and which names share a tensor.
+tokenizer, which names share a tensor, and what it was trained on.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,15 +24,14 @@ from torch import Tensor, nn
 
 from kancourse.bit_pack import PackedBitLinear, pack_ternary, unpack_ternary
 from kancourse.gpt import GPT
-from kancourse.lab.tensor_file import misfit, read_tensors
+from kancourse.lab.tensor_file import PACKED, misfit, read_tensors
 from kancourse.lab.tokenizers import Tokenizer
 from kancourse.packed import PACKED_NAMES, PackedGPT
 from kancourse.zoo import ModelConfig, build
 
-__all__ = ["LoadedPacked", "is_packed", "load_packed", "save_packed"]
+__all__ = ["LoadedPacked", "is_packed", "load_packed", "save_packed", "trained_on"]
 
 FORMAT = 1
-FIELD = "kancourse_packed"
 
 
 class LoadedPacked(NamedTuple):
@@ -40,10 +39,16 @@ class LoadedPacked(NamedTuple):
 
     model: PackedGPT
     tokenizer: Tokenizer | None
+    trained_on: dict[str, Any]  # the corpus's name and its domains, where the file says so
 
 
 def save_packed(
-    path: str | Path, model: GPT | PackedGPT, *, tokenizer: Tokenizer | None = None, bits: float = 2
+    path: str | Path,
+    model: GPT | PackedGPT,
+    *,
+    tokenizer: Tokenizer | None = None,
+    bits: float = 2,
+    trained_on: dict[str, Any] | None = None,
 ) -> Path:
     """Write a packed model to one file; what stood at `path` before is replaced at the end, or not at all.
 
@@ -52,6 +57,7 @@ def save_packed(
         model: a model with ternary layers whose `config` is a `ModelConfig`, packed already or not.
         tokenizer: travels along.
         bits: per ternary weight, 2 or 1.6.
+        trained_on: JSON-able, for the reader of the file; see `trained_on`.
 
     Raises:
         ValueError: nothing to pack, or layers that the config does not name, so that the file could not be loaded.
@@ -74,11 +80,12 @@ def save_packed(
         "config": config.to_dict(),
         "tokenizer": None if tokenizer is None else tokenizer.to_dict(),
         "ties": ties,
+        "trained_on": trained_on or {},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         try:
-            save_file(tensors, Path(folder, path.name), metadata={FIELD: json.dumps(header)})
+            save_file(tensors, Path(folder, path.name), metadata={PACKED: json.dumps(header)})
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from error
         os.replace(Path(folder, path.name), path)
@@ -89,7 +96,7 @@ def is_packed(path: str | Path) -> bool:
     """Whether the file says of itself that it holds a packed model; False for anything else, or nothing, there."""
     try:
         with safe_open(path, framework="pt") as file:
-            return FIELD in (file.metadata() or {})
+            return PACKED in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
 
@@ -105,7 +112,7 @@ def load_packed(path: str | Path) -> LoadedPacked:
     if not path.is_file():
         raise FileNotFoundError(f"no packed model at {path}")
     header, tensors = read_tensors(
-        path, field=FIELD, what="a packed kancourse model", name="packed", version=FORMAT, take=_taken
+        path, field=PACKED, what="a packed kancourse model", name="packed", version=FORMAT, take=_taken
     )
     model = _without_weights(ModelConfig.from_dict(header["config"]))
     if header["bits"] != 2:
@@ -118,7 +125,13 @@ def load_packed(path: str | Path) -> LoadedPacked:
     if model.config.tie_head:
         model.lm_head.weight = model.wte.weight
     tokenizer = None if header["tokenizer"] is None else Tokenizer.from_dict(header["tokenizer"])
-    return LoadedPacked(PackedGPT(model.requires_grad_(False)), tokenizer)
+    return LoadedPacked(PackedGPT(model.requires_grad_(False)), tokenizer, header.get("trained_on", {}))
+
+
+def trained_on(train_state: dict[str, Any]) -> dict[str, Any]:
+    """What a packed file keeps of a checkpoint's training state: the corpus's name and its domains."""
+    corpus = train_state.get("corpus") or {}
+    return {"corpus": corpus.get("corpus"), "domains": corpus.get("source", {}).get("domains")} if corpus else {}
 
 
 def _without_weights(config: ModelConfig) -> GPT:

@@ -12,6 +12,7 @@ Paper: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration" (top
 Shapes: B batch, T time, V vocabulary.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -38,7 +39,7 @@ def next_token_probabilities(
     Raises:
         ValueError: temperature below 0, top_k below 1, or top_p outside (0, 1].
     """
-    if temperature < 0:
+    if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be 0 (greedy) or more, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
@@ -95,6 +96,8 @@ def generate_ids(
     Raises:
         ValueError: an empty prompt, or a setting out of range.
     """
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more, got {max_new_tokens}")
     if idx.ndim != 2 or idx.size(1) == 0:
         raise ValueError(f"prompts must be (B, T) with T at least 1, got shape {tuple(idx.shape)}")
     generator = generator or torch.Generator().manual_seed(0)

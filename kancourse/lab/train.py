@@ -70,7 +70,7 @@ class TrainConfig:
     device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
     dtype: str = "auto"  # of autocast: "auto", "float32" or "bfloat16"; weights and optimiser are float32
     compile: bool = False  # torch.compile the loss
-    out_dir: str | None = None  # where checkpoints and log go; None: nowhere
+    out_dir: str | None = None  # where checkpoints and log go; None: nowhere (`kancourse train`: under runs_out)
     resume: bool = True  # go on from out_dir's latest checkpoint when there is one
     checkpoint_minutes: float = 10.0  # between checkpoints; there is always one at the end, or when asked to stop
 
@@ -300,7 +300,7 @@ def _resume(
         if name not in _FREE_TO_CHANGE and there.get(name) != value:
             raise ValueError(
                 f"{path} is of a run with {name} {there.get(name)!r}, this one has {value!r}: "
-                "choose another out_dir, or resume=False to start over"
+                "choose another out_dir, or resume=False (--no_resume) to start over"
             )
     model.load_state_dict(checkpoint.model.state_dict())
     restore_optimizer(optimizer, model, checkpoint.optimizer_state)
