@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kancourse.lab import kan_probes
+from kancourse.lab import forgetting as forgetting_file
 from kancourse.lab.corpus import Corpus, load_corpus
 from kancourse.lab.evaluate import evaluate
-from kancourse.lab.kan_probes import SHARES, edge_sizes, forgetting, pruning, remove_edges
+from kancourse.lab.forgetting import equal_gain, forgetting, forgotten_at
+from kancourse.lab.kan_probes import SHARES, edge_sizes, pruning, remove_edges
 from kancourse.lab.probes import PROBES
 from kancourse.zoo import build
 
@@ -53,8 +54,8 @@ def test_pruning_takes_the_small_edges_and_leaves_the_model_alone(preset, corpus
 
 
 def test_forgetting_trains_a_copy_on_one_domain(monkeypatch, corpus):
-    monkeypatch.setattr(kan_probes, "STEPS", 4)
-    monkeypatch.setattr(kan_probes, "EVERY", 2)
+    monkeypatch.setattr(forgetting_file, "STEPS", 4)
+    monkeypatch.setattr(forgetting_file, "EVERY", 2)
     model = small("gpt-nano")
     before = model.wte.weight.clone()
     told = forgetting(model, corpus, 0)
@@ -75,3 +76,14 @@ def test_what_cannot_be_probed_says_so(corpus):
 def test_both_are_known_by_name():
     assert PROBES["forgetting"] is forgetting
     assert PROBES["pruning"] is pruning
+
+
+def test_forgetting_is_compared_where_all_have_gained_as_much():
+    slow = {"new": [2.0, 1.9, 1.8], "others": [1.0, 1.1, 1.4]}
+    fast = {"new": [3.0, 2.0, 1.5], "others": [1.5, 1.9, 2.9]}
+    gain = equal_gain([slow, fast])
+    assert gain == pytest.approx(0.2)
+    assert forgotten_at(slow, gain) == pytest.approx(0.4)
+    assert forgotten_at(fast, gain) == pytest.approx(0.2 * 0.4)  # a fifth of its first step
+    with pytest.raises(ValueError, match=r"this run gains 0.2000 nats at most, not 0.5000"):
+        forgotten_at(slow, 0.5)

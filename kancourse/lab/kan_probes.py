@@ -1,10 +1,8 @@
-"""Two probes for KAN-GPTs and their dense twins: how much is forgotten, and how many edges can go.
+"""A probe for KAN-GPTs and their dense twins: how many edges can go.
 
-- `forgetting`: a model that knows all of microworld goes on with one domain only, at one and the same learning rate for
-  all models. On the way the validation loss is taken on that domain (what is gained) and on the others (what is lost).
-- `pruning`: in every matrix, or KAN layer, of the blocks the edges that move their output least are removed, ever more
-  of them, with no training afterwards. An edge's size is the standard deviation of what it sends: for a matrix that is
-  |weight| · std(input), for a KAN layer `edge_importance`.
+In every matrix, or KAN layer, of the blocks the edges that move their output least are removed, ever more of them, with
+no training afterwards. An edge's size is the standard deviation of what it sends: for a matrix that is |weight| ·
+std(input), for a KAN layer `edge_importance`.
 
 Shapes: B batch, T time, N tokens, I in_features, O out_features.
 """
@@ -17,45 +15,10 @@ from torch import Tensor, nn
 
 from kancourse.gpt import GPT
 from kancourse.kan import KANLinear, edge_importance
-from kancourse.lab.corpus import Corpus, load_corpus
+from kancourse.lab.corpus import Corpus
 from kancourse.lab.evaluate import evaluate
-from kancourse.lab.train import TrainConfig, train
 
-NEW_DOMAIN = "sums"
-STEPS, EVERY, LR = 80, 20, 1e-3
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
-
-
-def forgetting(model: GPT, corpus: Corpus, seed: int) -> dict[str, Any]:
-    """Validation losses (nats per token) on the new domain and on the others, every few steps of training on the new.
-
-    Raises:
-        ValueError: the corpus is not microworld with all of its domains.
-    """
-    domains, level = corpus.source.get("domains", ()), corpus.source.get("level", 1)
-    if corpus.name != "microworld" or NEW_DOMAIN not in domains or len(domains) < 2:
-        raise ValueError(
-            f"forgetting needs microworld with {NEW_DOMAIN} and another domain, got {corpus.name} {domains}"
-        )
-    parts = {"new": (NEW_DOMAIN,), "others": tuple(name for name in domains if name != NEW_DOMAIN)}
-    new, others = (
-        load_corpus("microworld", level=level, domains=names, tokenizer=corpus.tokenizer) for names in parts.values()
-    )
-    told: dict[str, Any] = {"domain": NEW_DOMAIN, "lr": LR, "step": [], "new": [], "others": []}
-    pupil = copy.deepcopy(model)
-
-    def look(row: dict[str, float]) -> None:
-        if row["step"] % EVERY == 0:
-            told["step"].append(row["step"])
-            for name, part in (("new", new), ("others", others)):
-                told[name].append(evaluate(pupil, part.val, max_batches=8).loss)
-
-    look({"step": 0})
-    config = TrainConfig(
-        steps=STEPS, lr=LR, warmup=1, schedule="constant", eval_every=STEPS, eval_batches=1, seed=seed, device="cpu"
-    )
-    train(pupil, new, config, on_step=look)
-    return told
 
 
 @torch.no_grad()

@@ -10,8 +10,9 @@ from kancourse.bitnet import zero_fraction
 from kancourse.gpt import GPT
 from kancourse.lab.corpus import Corpus
 from kancourse.lab.exact_match import exact_match_probe
+from kancourse.lab.forgetting import forgetting
 from kancourse.lab.growth_levels import growth_levels
-from kancourse.lab.kan_probes import forgetting, pruning
+from kancourse.lab.kan_probes import pruning
 from kancourse.lab.lora_probes import adaptation
 from kancourse.lab.mixkabrn_costs import costs
 from kancourse.lab.mixture import component_losses
