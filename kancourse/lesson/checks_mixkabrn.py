@@ -38,6 +38,7 @@ def _table_cases() -> Iterator[tuple]:
     table = torch.randint(-127, 128, (255, 3), generator=_generator())
     yield torch.tensor([[0, 127], [-127, 5], [1, -1]]), table
     yield torch.randint(-127, 128, (4, 6), generator=_generator()), table
+    yield torch.tensor([[0.0, 127.0], [-127.0, 5.0]]), table  # whole numbers, as `static_codes` gives them
 
 
 def _look(codes: Tensor, table: Tensor, shift: int) -> Tensor:
@@ -48,10 +49,10 @@ def _look(codes: Tensor, table: Tensor, shift: int) -> Tensor:
     reference="kancourse.lesson.answers_mixkabrn.looked_up",
     cases=_table_cases,
     mutants=(
-        lambda codes, table: table[codes].flatten(1),  # code −127 is row 0
-        lambda codes, table: _look(codes, table, 128),
-        lambda codes, table: table[codes + 127].transpose(1, 2).flatten(1),  # all inputs of a function together
-        lambda codes, table: table[codes + 127],
+        lambda codes, table: table[codes.long()].flatten(1),  # code −127 is row 0
+        lambda codes, table: _look(codes.long(), table, 128),
+        lambda codes, table: table[codes.long() + 127].transpose(1, 2).flatten(1),  # all inputs of a function together
+        lambda codes, table: table[codes.long() + 127],
     ),
 )
 def looked_up(codes, table):
