@@ -47,12 +47,23 @@ def test_the_arms_are_all_there_and_equal_and_what_they_are_called(name):
         assert told.arms[arm] == arm_fields(ideas, model.config.n_embd, width)
 
 
-def test_the_helper_gives_what_the_run_file_has():
+def test_the_helpers_give_what_the_run_files_have():
     told = study("mixkabrn_ablation")
     base = {name: told.base[name] for name in ("model", "n_layer", "n_head")}
     assert equal_active(85_000, 64, base) == told.arms
+    told = study("mixkabrn_ablation_bytes")
+    base = {name: told.base[name] for name in ("model", "n_layer", "n_head")}
+    assert equal_bytes(240_000, base, shape=2.0, widths=range(32, 161, 4)) == told.arms
     with pytest.raises(ValueError, match=r"no width of \[200\] brings 'none' within 2.5% of 240,000 bytes"):
         equal_bytes(240_000, base, shape=2.0, widths=[200])
+
+
+def test_the_control_at_sixteen_bits_has_twice_the_numbers():
+    told = study("mixkabrn_half_floats")
+    for arm, changes in told.arms.items():
+        assert abs(total_bytes(make(told.base | changes)) / 480_000 - 1) < 0.025, arm
+    main = study("mixkabrn_ablation_bytes")
+    assert (told.base, told.lrs, told.sweep_steps) == (main.base, main.lrs, main.sweep_steps)
 
 
 def test_active_parameters_leave_out_experts_that_rest_and_bytes_are_those_of_the_packed_model():
