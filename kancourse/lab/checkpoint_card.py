@@ -1,12 +1,13 @@
 """The checkpoint that comes with the course: what it is measured on, and its card, written by code from the records.
 
-    python -m kancourse.lab.checkpoint_card path/to/best.safetensors
+    python -m kancourse.lab.checkpoint_card path/to/run
 
-packs a trained checkpoint into `data/checkpoints/`, judges what the packed model writes, asks it what stories said, and
-writes the record and the card.
+takes the folder of a run with a checkpoint per seed (`seed-0/best.safetensors`, …), packs the first into
+`data/checkpoints/`, judges what the packed model writes, asks it what stories said, and writes the record and the card.
 
 Notable points:
-- Judged at several temperatures, in several draws of documents each: the band is over draws, all from one model.
+- Judged at several temperatures, in several draws of documents each: there the band is over draws, all from one model.
+- The other seeds, packed in memory, are judged at the first one's best temperature: that band is over trainings.
 - Questions about what a text said, at most one of a document (`microworld.prompts`); an answer is right when every
   token of it is the likeliest. Left out are results of a calculation that stands in the answer: it needs no reading.
 - Two controls say what can be had without reading: the *usual answer* of a question's
@@ -18,6 +19,7 @@ import dataclasses
 import hashlib
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,11 +29,12 @@ import torch
 from kancourse.gpt import GPT
 from kancourse.lab.checkpoint import load_checkpoint
 from kancourse.lab.microworld import Prompt, judge, prompts
-from kancourse.lab.packed_file import load_packed, save_packed
+from kancourse.lab.packed_file import load_packed, save_packed, trained_on
 from kancourse.lab.recall import answer_scores
 from kancourse.lab.records import environment, read_record, summary, write_record
 from kancourse.lab.sample import generate_documents
 from kancourse.lab.tokenizers import Tokenizer
+from kancourse.lab.train import BEST
 from kancourse.packed import PackedGPT, packed_bytes
 from kancourse.paths import data_dir
 
@@ -87,9 +90,14 @@ def answers(
     }
 
 
-def judged_record(path: Path) -> dict[str, Any]:
-    """Everything that is measured of the packed checkpoint, as a record."""
-    model, tokenizer = load_packed(path)
+def judged_record(path: Path, others: Mapping[int, Path]) -> dict[str, Any]:
+    """Everything that is measured of the packed checkpoint, as a record.
+
+    Args:
+        path: of the packed model.
+        others: checkpoints, not packed, of the same training with other seeds.
+    """
+    model, tokenizer, _ = load_packed(path)
     trained = read_record(TRAINED)["corpus"]["source"]
     level, domains = trained["level"], tuple(trained["domains"])
     judged = {
@@ -97,6 +105,14 @@ def judged_record(path: Path) -> dict[str, Any]:
         for temperature in TEMPERATURES
     }
     mean = {key: fmean(draw["grammatical"] for draw in draws) for key, draws in judged.items()}
+    best = max(mean, key=mean.__getitem__)
+    asked = [answers(model, tokenizer, level=level, domains=domains, seed=seed) for seed in DRAWS]
+    trainings = [_over_draws(read_record(TRAINED)["runs"][0]["seed"], judged[best], asked)]
+    for number, other in others.items():
+        twin = PackedGPT(load_checkpoint(other).model)
+        writes = [quality(twin, tokenizer, temperature=float(best), seed=seed) for seed in DRAWS]
+        knows = [answers(twin, tokenizer, level=level, domains=domains, seed=seed) for seed in DRAWS]
+        trainings.append(_over_draws(number, writes, knows))
     return {
         "kind": "checkpoint",
         "trained": TRAINED,
@@ -107,9 +123,10 @@ def judged_record(path: Path) -> dict[str, Any]:
         "documents": DOCUMENTS,
         "draws": list(DRAWS),
         "judged": judged,
-        "best_temperature": float(max(mean, key=mean.__getitem__)),
+        "best_temperature": float(best),
         "questions": QUESTIONS,
-        "answers": [answers(model, tokenizer, level=level, domains=domains, seed=seed) for seed in DRAWS],
+        "answers": asked,
+        "trainings": trainings,
         "environment": environment(),
     }
 
@@ -124,19 +141,28 @@ def card(trained: dict[str, Any], judged: dict[str, Any]) -> str:
     run, corpus, source = trained["runs"][0], trained["corpus"], trained["corpus"]["source"]
     best = f"{judged['best_temperature']:g}"
     right = {who: _band([row[who] for row in judged["answers"]]) for who in judged["answers"][0]}
+    over = {key: _band([row[key] for row in judged["trainings"]]) for key in ("grammatical", "model")}
     rows = [
-        "| temperature | grammatical sentences | sentences that fit what was said | right answers |",
+        "| temperature | grammatical sentences | sentences that fit what was said | right of its own questions |",
         "|---|---|---|---|",
     ]
     for temperature, draws in judged["judged"].items():
         shares = [_band([draw[key] for draw in draws if draw[key] is not None]) for key in draws[0]]
-        rows.append(f"| {temperature}{' (best)' if temperature == best else ''} | {' | '.join(shares)} |")
+        mark = " (most grammatical)" if temperature == best else ""
+        rows.append(f"| {temperature}{mark} | {' | '.join(shares)} |")
     lines = [
         f"# {NAME}",
         "",
         "A small language model of retention, mixtures of experts and ternary KANs, "
         f"{trained['parameters']['total']:,} parameters, packed into `{judged['file']}` ({judged['bytes']:,} bytes). "
         "Lesson 11 of the course builds it; this card is written by code from two records and is not edited.",
+        "",
+        "## Try it",
+        "",
+        "```sh",
+        f"kancourse sample data/checkpoints/{judged['file']} --temperature {best}",
+        f"kancourse evaluate data/checkpoints/{judged['file']} --domains {' '.join(source['domains'])}",
+        "```",
         "",
         "## What it was trained on",
         "",
@@ -149,39 +175,56 @@ def card(trained: dict[str, Any], judged: dict[str, Any]) -> str:
         f"{trained['environment']['date']}; record `data/results/{judged['trained']}.json`.",
         f"- **Loss:** {run['best_val_loss']:.4f} nats per token on held-out documents; no model can be below "
         f"{corpus['val_floor']:.4f}, and knowing only how frequent each token is gives "
-        f"{corpus['val_unigram_entropy']:.4f}. One seed.",
+        f"{corpus['val_unigram_entropy']:.4f}.",
         "",
         "## What it writes",
         "",
         f"Judged by the grammar that wrote the data, {judged['documents']} documents a draw, "
-        f"{len(judged['draws'])} draws: mean (lowest to highest).",
+        f"{len(judged['draws'])} draws of one model: mean (lowest to highest).",
         "",
         *rows,
         "",
         "## What it remembers",
         "",
-        f"{judged['questions']} questions a draw about what a text said, each answer read off as the likeliest: "
-        f"**{right['model']}** are right. Without reading one could have {right['usual answer']} (always the usual "
-        f"answer to such a question); the model itself, shown another text, has {right['another story']}.",
+        f"{judged['questions']} questions a draw, by the grammar, about what a text said, each answer read off as "
+        f"the likeliest: **{right['model']}** are right. Without reading one could have {right['usual answer']} "
+        "(always the usual answer to such a question); the model itself, shown another text, has "
+        f"{right['another story']}.",
+        "",
+        "## Trained again",
+        "",
+        f"{len(judged['trainings'])} trainings that differ in their seed alone end at a loss of "
+        f"{trained['val_loss']['mean']:.4f} ({trained['val_loss']['min']:.4f} to {trained['val_loss']['max']:.4f}), "
+        f"with {over['grammatical']} of sentences grammatical at temperature {best} and {over['model']} of the "
+        "questions about a text right. The file holds the first of them, not the best.",
         "",
         "## What it is not for",
         "",
         f"Anything outside its {corpus['tokenizer_vocab_size']} words. It knows nothing of the world, and what it says "
-        "of Tom's apple may be wrong.",
+        "of Tom's apple may be wrong. The weights come under the licence of this repository.",
         "",
         f"SHA-256 of the file: `{judged['sha256']}`",
     ]
     return "\n".join(lines) + "\n"
 
 
-def main(trained: Path) -> None:
-    """Pack a trained checkpoint, judge it, write record and card."""
-    checkpoint = load_checkpoint(trained)
-    path = save_packed(checkpoint_path(), checkpoint.model, tokenizer=checkpoint.tokenizer, bits=1.6)
-    record = judged_record(path)
+def main(run: Path) -> None:
+    """Pack the first seed's checkpoint, judge it and the others, write record and card."""
+    found = {row["seed"]: run / f"seed-{row['seed']}" / BEST for row in read_record(TRAINED)["runs"]}
+    first, *_ = found.values()
+    checkpoint = load_checkpoint(first)
+    told = trained_on(read_record(TRAINED))  # its `corpus` is what a training state says, too
+    path = save_packed(checkpoint_path(), checkpoint.model, tokenizer=checkpoint.tokenizer, bits=1.6, trained_on=told)
+    record = judged_record(path, {seed: other for seed, other in found.items() if other != first})
     write_record(JUDGED, record)
     path.with_suffix(".md").write_text(card(read_record(TRAINED), record), encoding="utf-8")
     print(f"{path.name}: {path.stat().st_size:,} bytes, best temperature {record['best_temperature']:g}")
+
+
+def _over_draws(seed: int, writes: list[dict[str, Any]], knows: list[dict[str, float]]) -> dict[str, float]:
+    """Of one training: its seed, the share of grammatical sentences, and of right answers, as means over the draws."""
+    means = {who: fmean(draw[who] for draw in knows) for who in knows[0]}
+    return {"seed": seed, "grammatical": fmean(draw["grammatical"] for draw in writes), **means}
 
 
 def _kind(prompt: Prompt) -> tuple[str, str, str]:

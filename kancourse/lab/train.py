@@ -194,7 +194,8 @@ def train(
         if result.val_loss < result.best_val_loss:
             result.best_val_loss, result.best_step = result.val_loss, result.steps
             if out_dir and rank == 0:
-                save_checkpoint(out_dir / BEST, model, tokenizer=corpus.tokenizer)
+                told = {"corpus": corpus.describe()}
+                save_checkpoint(out_dir / BEST, model, tokenizer=corpus.tokenizer, train_state=told)
 
     show_bar = rank == 0 and (sys.stderr.isatty() or "ipykernel" in sys.modules)
     started, last_save = time.monotonic() - result.seconds, time.monotonic()
