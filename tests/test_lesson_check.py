@@ -5,14 +5,17 @@ Run alone: python -m pytest tests/test_lesson_check.py
 
 import math
 import re
+from collections.abc import Callable
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 
 from kancourse.attention import CausalSelfAttention
 from kancourse.gpt import GPTConfig
+from kancourse.lab.sample import entropy_slope
 from kancourse.lesson import answers, check
 from kancourse.lesson.exercises import REGISTRY, TODO, all_exercises, compare, exercise
 
@@ -84,6 +87,18 @@ def test_an_answer_may_not_change_the_question() -> None:
 
 def test_a_mask_of_numbers_is_not_a_mask() -> None:
     assert not check.causal_mask.verdict(lambda n: torch.ones(n, n).tril())[0]
+
+
+@pytest.mark.parametrize(("kind", "made"), [("ndarray", np.asarray), ("list", torch.Tensor.tolist)])
+def test_where_a_tensor_is_needed_nothing_else_will_do(kind: str, made: Callable[[torch.Tensor], object]) -> None:
+    right, line = check.knot_vector.verdict(lambda *given: made(answers.knot_vector(*given)))
+    assert not right
+    assert f"got a {kind}, expected a torch.Tensor: tensor(7)" in line
+
+
+def test_a_number_may_be_of_any_kind() -> None:
+    assert check.temperature_entropy_slope.verdict(lambda *given: float(entropy_slope(*given)))[0]
+    assert check.perplexity.verdict(np.exp)[0]
 
 
 def test_unknown_check_lists_the_known() -> None:

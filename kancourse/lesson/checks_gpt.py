@@ -62,12 +62,18 @@ def _logit_cases() -> Iterator[tuple]:
     yield logits, 1.0
     yield logits, 0.5
     yield torch.tensor([0.3, 0.3, 0.3]), 0.7  # all equal: entropy does not move
+    yield torch.tensor([9.0, 8.0, 7.0, -20.0]), 0.1  # cold: a small variance beside large squares
 
 
 def _variance(logits: Tensor, temperature: float) -> float:
     p = (logits.double() / temperature).softmax(-1)
     mean = (p * logits).sum()
     return float((p * (logits - mean) ** 2).sum())
+
+
+def _difference_of_squares(logits: Tensor, temperature: float) -> Tensor:
+    p = (logits / temperature).softmax(-1)
+    return ((p * logits**2).sum() - (p * logits).sum() ** 2) / temperature**3
 
 
 @exercise(
@@ -77,6 +83,7 @@ def _variance(logits: Tensor, temperature: float) -> float:
         lambda logits, temperature: _variance(logits, temperature) / temperature**2,  # one power short
         lambda logits, temperature: _variance(logits, 1.0) / temperature**3,  # the variance at T = 1
         lambda logits, temperature: -_variance(logits, temperature) / temperature**3,  # hotter is more certain
+        _difference_of_squares,  # right on paper, but float32 cancels at a low temperature
     ),
 )
 def temperature_entropy_slope(logits, temperature):

@@ -117,7 +117,10 @@ def all_exercises() -> Mapping[str, Exercise]:
 
 
 def compare(got: Any, expected: Any, tolerance: float) -> tuple[str, str]:
-    """What is wrong ("" when nothing is), and both numbers in words. Tensors, numbers, and tuples of them."""
+    """What is wrong ("" when nothing is), and both numbers in words. Tensors, numbers, and tuples of them.
+
+    Numbers may be of any kind; where a tensor is expected only a tensor will do, because the lesson goes on with it.
+    """
     if isinstance(expected, tuple | list):
         if not isinstance(got, tuple | list) or len(got) != len(expected):
             return f"got {brief(got)}, expected {len(expected)} values: {brief(expected)}", ""
@@ -130,6 +133,8 @@ def compare(got: Any, expected: Any, tolerance: float) -> tuple[str, str]:
         return "", shown
     if got is None:
         return f"got None, expected {brief(expected)} (is a `return` missing?)", ""
+    if isinstance(expected, torch.Tensor) and expected.dim() > 0 and not isinstance(got, torch.Tensor):
+        return f"got a {type(got).__name__}, expected a torch.Tensor: {brief(expected)}", ""
     try:
         have, want = torch.as_tensor(got).detach(), torch.as_tensor(expected).detach()
     except (TypeError, ValueError, RuntimeError):
