@@ -46,7 +46,7 @@ GateFactory = Callable[[int], nn.Module]  # (hidden units) -> module on (..., H)
 
 
 def naive_elephant(x: Tensor, a: float = 1.0, d: float = 8.0) -> Tensor:
-    """The formula [1] as it stands: (...) → (...). In float16 its gradient is NaN from |x/a| = 4 on. The oracle."""
+    """The formula [1] as it stands: (...) → (...). In float16 its gradient is NaN from |x/a| = 3.63 on. The oracle."""
     return 1 / (1 + (x / a).abs() ** d)
 
 

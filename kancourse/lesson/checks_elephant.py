@@ -106,6 +106,7 @@ def _score_cases() -> Iterator[tuple]:
     yield (torch.tensor([[0.9, 0.0, 0.0], [0.6, 0.8, 0.0], [0.7, 0.2, 1.0]]),)
     yield (torch.rand(4, 4, generator=torch.Generator().manual_seed(0)),)
     yield (torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(1)),)
+    yield (torch.tensor([[0.2, 0.0, 0.0], [0.5, 0.6, 0.0], [0.9, 0.7, 1.0]]),)  # better still at the end
 
 
 @exercise(
@@ -116,6 +117,7 @@ def _score_cases() -> Iterator[tuple]:
         lambda s: (s.amax(-2) - s[..., -1, :]).mean(-1),  # the last task counts, which nothing came after
         lambda s: s[..., -1, :-1].mean(-1),  # what is left
         lambda s: (s[..., :-1, :-1].amax(-1) - s[..., -1, :-1]).mean(-1),  # the best task, not the best time
+        lambda s: (s[..., :-1].amax(-2) - s[..., -1, :-1]).mean(-1),  # the end is among the times before it
     ),
 )
 def average_forgetting(scores):

@@ -42,6 +42,7 @@ def _budget_cases() -> Iterator[tuple]:
     yield 768, 3072, 12, 64
     yield 768, 3072, 1, 64
     yield 48, 128, 4, 12
+    yield 50, 100, 3, 7  # 238.1
 
 
 @exercise(
@@ -51,6 +52,8 @@ def _budget_cases() -> Iterator[tuple]:
         lambda C, hidden, n_memory, D: 3 * C * hidden // (2 * n_memory * D),  # the matrices before and after forgotten
         lambda C, hidden, n_memory, D: (3 * C * hidden - 2 * C * C) // (n_memory * D),  # keys without values
         lambda C, hidden, n_memory, D: (3 * C * hidden - 2 * C * C) // (2 * D),  # one memory, whatever was asked
+        lambda C, hidden, n_memory, D: (3 * C * hidden - 2 * C * C) / (2 * n_memory * D),  # no whole number
+        lambda C, hidden, n_memory, D: -((2 * C * C - 3 * C * hidden) // (2 * n_memory * D)),  # rounded up
     ),
 )
 def n_patterns(n_embd, hidden, n_memory, head_dim):
