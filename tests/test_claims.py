@@ -102,6 +102,17 @@ def test_few_seeds_are_marked(seeds: list[int] | None, strength: str) -> None:
     assert f"| holds | {strength} |" in claims_table([made], {})
 
 
+def test_a_timing_says_so_and_a_claim_of_before_loads(tmp_path: Path) -> None:
+    made = claim("timed", **BASIC, measured=1.0, baseline=2.0, seeds=None, timed=True)
+    assert "**Claim: holds** (one timing)" in made._repr_mimebundle_()["text/markdown"]
+    path = claims.save(made, tmp_path)
+    assert claims.load(path).strength == "one timing"
+    stored = json.loads(path.read_text())
+    del stored["timed"]  # as they were stored before
+    path.write_text(json.dumps(stored))
+    assert claims.load(path).strength == "no randomness"
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

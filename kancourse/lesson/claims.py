@@ -48,12 +48,16 @@ class Claim:
     unit: str
     over: str  # what the settings are, "level"
     seeds: list[int] | None  # None: nothing random was measured
+    timed: bool = False  # a time, or a ratio of times: no seed, and yet another number when measured again
     verdict: str
     provenance: dict[str, Any]
 
     @property
     def strength(self) -> str:
         """How many seeds stand behind the verdict, in words."""
+        if self.timed:
+            timings = max(map(len, self.measured.values()))
+            return "one timing" if timings == 1 else f"{timings} timings"
         if self.seeds is None:
             return "no randomness"
         count = len(self.seeds)
@@ -89,6 +93,7 @@ def claim(
     measured: Runs | Mapping[str, Runs],
     holds_when: str,
     seeds: Sequence[int] | None,
+    timed: bool = False,
     baseline: Runs | Mapping[str, Runs] | None = None,
     band: tuple[float, float] | None = None,
     unit: str = "",
@@ -105,6 +110,7 @@ def claim(
         holds_when: the rule: "measured < 1.75", "measured >= baseline + 0.1", "measured < baseline * 0.5",
             "measured within 0.2 of baseline".
         seeds: the seeds, in the order of the values; None when nothing random was measured.
+        timed: what was measured is a time, or a ratio of times.
         baseline: what it is compared with, in the shape of `measured` (or one for all settings).
         band: lowest and highest value, when `measured` is the single mean of a recorded run.
         unit: of the values, "nats per token".
@@ -143,6 +149,7 @@ def claim(
         unit=unit,
         over=over,
         seeds=None if seeds is None else [int(seed) for seed in seeds],
+        timed=timed,
         verdict=judge(holds_when, bands, against, over),
         provenance=_provenance(record),
     )
