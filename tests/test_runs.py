@@ -80,12 +80,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(course: Path) 
     child.wait()
     assert 0 < load_checkpoint(latest).train_state["result"]["steps"] < STEPS
 
-    path = course / "notebooks" / "train_on_gpu.ipynb"
-    node = nbformat.read(path, as_version=4)
-    (parameters,) = [cell for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
-    parameters.source += '\nrun_file = "tiny.cpu.yaml"\nlook_every = 0.2'
-    run_cells(node, path)
-    said = "".join(output.get("text", "") for cell in node.cells for output in cell.get("outputs", []))
+    said = controlled(course, "tiny.cpu.yaml")
     assert "tiny.cpu goes on from its checkpoint, about 1 minutes" in said
     assert "not running · last checkpoint: 0." in said
     assert "To be" in said  # the sample
@@ -96,6 +91,30 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(course: Path) 
         resumed, whole = load_file(latest.with_name(name)), load_file(course / "in one go" / "seed-3" / name)
         assert resumed.keys() == whole.keys()
         assert all(torch.equal(resumed[key], whole[key]) for key in whole), name
+
+
+def test_the_controller_finds_the_files_of_a_study(course: Path) -> None:
+    """They lie a folder deeper than those of one model, and those of a sweep are no result."""
+    shutil.copy(FOLDER / "study.ipynb", course / "notebooks")
+    told = {"notebook": "study.ipynb", "machine": "cpu", "about": "Two tiny models.", "expect_minutes": 1}
+    base = settings(course) | {"steps": 4, "warmup": 1, "eval_every": 2}
+    arms = {"narrow": {"n_embd": 12}, "wide": {"n_embd": 24}}
+    told["parameters"] = {"base": base, "arms": arms, "lrs": [1e-3, 1e-2], "n_seeds": 1}
+    (course / "notebooks" / "runs" / "two.cpu.yaml").write_text(yaml.safe_dump(told))
+    said = controlled(course, "two.cpu.yaml")
+    assert "two.cpu starts, about 1 minutes, process " in said
+    assert "not running · last checkpoint: 0." in said
+    assert "the model of narrow/seed-3" in said
+
+
+def controlled(course: Path, run_file: str) -> str:
+    """What `train_on_gpu.ipynb` says when it runs a run file."""
+    path = course / "notebooks" / "train_on_gpu.ipynb"
+    node = nbformat.read(path, as_version=4)
+    (parameters,) = [cell for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters.source += f'\nrun_file = "{run_file}"\nlook_every = 0.2'
+    run_cells(node, path)
+    return "".join(output.get("text", "") for cell in node.cells for output in cell.get("outputs", []))
 
 
 def test_asked_to_stop_it_saves_and_leaves_no_kernel_behind(course: Path) -> None:

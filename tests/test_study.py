@@ -81,6 +81,9 @@ def test_probes_enter_the_record(base, monkeypatch):
         ({"arms": {}}, "a study needs at least one arm"),
         ({"record": "sizes.json"}, "a record's name is letters, digits, - and _, without folder or .json, got 'sizes"),
         ({"arms": {"a": {"n_embed": 3}}}, "Experiment has no field 'n_embed'; did you mean 'n_embd'?"),
+        ({"arms": {"a": {"n_layer": "two"}}}, "a: n_layer must be int \\| None, got 'two' \\(str\\)"),
+        ({"base": {"domains": ["stories", 1]}}, "base: domains must be tuple\\[str, \\.\\.\\.\\] \\| None, got"),
+        ({"arms": {"a": {"lr": "1e-3"}}}, "a: lr must be float, got '1e-3' \\(str\\); YAML reads 1e-3 as text"),
         ({"base": {"record": "x"}}, "base sets record, which belongs to the whole study"),
         ({"arms": {"a": {"lr": 1e-3}}, "lrs": (1e-3,)}, "a sets lr, and the study sweeps lrs: choose one"),
         ({"arms": {"a": {"n_head": 5}}}, "n_embd 48 is not divisible by n_head 5"),
@@ -92,6 +95,10 @@ def test_probes_enter_the_record(base, monkeypatch):
 def test_mistakes_are_refused_before_anything_is_trained(changes, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         Study(**({"arms": ARMS} | changes))
+
+
+def test_what_fits_is_taken():
+    Study(base={"final_lr_ratio": 0, "domains": ("stories",), "growth": [{"step": 2, "n_layer": 3}]}, arms=ARMS)
 
 
 def test_the_study_notebook_has_the_fields_of_a_study():

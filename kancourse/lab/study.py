@@ -8,12 +8,14 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from inspect import formatannotation
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kancourse.lab.experiment import Experiment, run_experiment
+from kancourse.lab.parameters import Parameter, check_parameters
 from kancourse.lab.records import check_record_name, environment, settings, write_record
 from kancourse.zoo import check_fields
 
@@ -40,6 +42,7 @@ class Study:
             raise ValueError("a study needs at least one arm")
         for name, changes in (("base", self.base), *self.arms.items()):
             check_fields(Experiment, changes)
+            _check_types(name, changes)
             for key in changes:
                 if key in OWN:
                     raise ValueError(f"{name} sets {key}, which belongs to the whole study")
@@ -89,6 +92,15 @@ def run_study(study: Study, *, on_arm: Callable[[str, dict[str, Any]], None] | N
     if study.record:
         write_record(study.record, record)
     return record
+
+
+def _check_types(where: str, changes: dict[str, Any]) -> None:
+    """Raise ValueError, naming base or arm, field, type and value, when a value is not of its field's type."""
+    known = {
+        f.name: Parameter(name=f.name, annotation=formatannotation(f.type), required=False) for f in fields(Experiment)
+    }
+    as_in_yaml = {key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()}
+    check_parameters(where, as_in_yaml, known)
 
 
 def _best_lr(study: Study, arm: str) -> tuple[float | None, list[dict[str, float]] | None]:
