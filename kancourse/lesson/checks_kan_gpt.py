@@ -3,6 +3,7 @@
 Shapes: V vocabulary, O out_features, I in_features.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -89,6 +90,9 @@ def _keep_cases() -> Iterator[tuple]:
     generator = torch.Generator().manual_seed(0)
     yield torch.randperm(6, generator=generator).view(2, 3).float(), 0.5
     yield torch.randperm(20, generator=generator).view(4, 5).float(), 0.1
+    sizes = torch.rand(3, 7, generator=generator) ** 4  # most of them small, as in a trained model
+    yield sizes, 0.3  # 6.3 of 21 edges
+    yield sizes, 0.32  # 6.72
 
 
 def _keep(sizes: Tensor, share: float, *, per_row: bool = False) -> Tensor:
@@ -103,6 +107,10 @@ def _keep(sizes: Tensor, share: float, *, per_row: bool = False) -> Tensor:
         lambda sizes, share: ~_keep(sizes, share),  # the mask upside down
         lambda sizes, share: _keep(sizes, 1 - share),  # the share that stays
         partial(_keep, per_row=True),  # in every row by itself
+        lambda sizes, share: sizes > share * sizes.max(),  # a share of the largest, not of their number
+        lambda sizes, share: sizes > sizes.min() + share * (sizes.max() - sizes.min()),  # of the range
+        lambda sizes, share: _keep(sizes, math.floor(share * sizes.numel()) / sizes.numel()),  # rounded down
+        lambda sizes, share: _keep(sizes, math.ceil(share * sizes.numel()) / sizes.numel()),  # and up
     ),
 )
 def edges_to_keep(sizes, share):

@@ -70,6 +70,7 @@ def _count_cases() -> Iterator[tuple]:
     yield (torch.tensor([5, 5, 5, 5]),)
     yield (torch.tensor([12, 0, 0]),)
     yield (torch.tensor([[2, 4], [3, 1], [0, 7]]),)
+    yield (torch.tensor([0, 5, 5, 6]),)  # the idlest is further from the mean than the busiest
 
 
 @exercise(
@@ -80,6 +81,7 @@ def _count_cases() -> Iterator[tuple]:
         lambda counts: counts.amax(-1) / counts.double().sum(-1),  # the share
         lambda counts: (counts.amax(-1) - counts.amin(-1)) / counts.double().mean(-1),  # the range
         lambda counts: counts.max() / counts.double().mean() - 1,  # all rows thrown together
+        lambda counts: (counts / counts.double().mean(-1, keepdim=True) - 1).abs().amax(-1),  # who is too idle, as well
     ),
 )
 def load_violation(counts):
@@ -110,6 +112,8 @@ def _loss_cases() -> Iterator[tuple]:
     for n, n_expert, top_k in ((6, 4, 2), (5, 3, 1)):
         scores = torch.randn(n, n_expert, generator=generator).softmax(-1)
         yield scores, scores.topk(top_k).indices
+    scores = torch.randn(6, 4, generator=generator).softmax(-1)
+    yield scores, (scores + torch.tensor([0.9, 0, 0, 0])).topk(2).indices  # chosen with a bias: not the best by score
     yield torch.full((4, 4), 0.25), torch.tensor([[0, 1], [2, 3], [1, 2], [3, 0]])  # balance
 
 
@@ -128,6 +132,7 @@ def _switch(scores: Tensor, chosen: Tensor, share: float) -> Tensor:
         lambda scores, chosen: _switch(  # the probabilities of the chosen alone
             torch.zeros_like(scores).scatter(-1, chosen, scores.gather(-1, chosen)), chosen, 1 / chosen.numel()
         ),
+        lambda scores, chosen: _switch(scores, scores.topk(chosen.size(1)).indices, 1 / chosen.numel()),  # chosen anew
     ),
 )
 def switch_loss(scores, chosen):
