@@ -151,8 +151,9 @@ def _check_options(seat: str, name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in known:
             raise ValueError(f"{seat} {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}")
-    if (seat, name) == ("ffn", "moe"):
-        _check_options("ffn", options.get("expert", "swiglu"), options.get("expert_options") or {})
+    expert = options.get("expert", "swiglu") if (seat, name) == ("ffn", "moe") else None
+    if expert in FFNS:  # of an unknown one `_moe` tells which there are
+        _check_options("ffn", expert, options.get("expert_options") or {})
 
 
 def _norm_factory(name: str, config: ModelConfig) -> NormFactory:

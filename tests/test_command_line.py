@@ -206,6 +206,7 @@ def test_growth_and_options_are_yaml_in_one_word(text, tmp_path, capsys):
             ["--ffn", "moe", "--ffn_options", "{expert: kan, expert_options: {grid: 4}}"],
             "ffn 'kan' has no option 'grid'; known: grid_size, order",
         ),
+        (["--ffn", "moe", "--ffn_options", "{expert: lawyer}"], "unknown expert 'lawyer' of a mixture; known: mlp, "),
         (["--growth", "[{step: two, n_layer: 4}]"], "every growth has a `step` between 1 and 299, in rising order"),
         (["--steps", "0"], "error: steps must be at least 1, got 0"),
     ],

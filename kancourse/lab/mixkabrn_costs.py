@@ -32,15 +32,16 @@ def costs(model: GPT, corpus: Corpus | None = None, seed: int = 0) -> dict[str, 
     """
     was_training = model.training
     model.eval()
-    with one_thread():
-        packed = PackedGPT(model) if any(isinstance(m, BitLinear | BitKAN) for m in model.modules()) else None
-        told = {
-            "bytes": sum(packed_bytes(model).values()),
-            "tokens_per_second": tokens_per_second(packed or model),
-            "decoded": packed.describe() if packed else "by PyTorch's operators",
-        }
-    model.train(was_training)
-    return told
+    try:
+        with one_thread():
+            packed = PackedGPT(model) if any(isinstance(m, BitLinear | BitKAN) for m in model.modules()) else None
+            return {
+                "bytes": sum(packed_bytes(model).values()),
+                "tokens_per_second": tokens_per_second(packed or model),
+                "decoded": packed.describe() if packed else "by PyTorch's operators",
+            }
+    finally:
+        model.train(was_training)
 
 
 @torch.no_grad()
