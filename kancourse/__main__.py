@@ -18,7 +18,7 @@ from kancourse.lab.adapt import Adapt, adapt, with_adapter
 from kancourse.lab.bench import bench
 from kancourse.lab.checkpoint import load_checkpoint
 from kancourse.lab.command_line import REGISTRY, check_prompt, default_folder, how_far, load_either, train_summary
-from kancourse.lab.corpus import load_corpus
+from kancourse.lab.corpus_choice import CorpusChoice
 from kancourse.lab.device import pick_device
 from kancourse.lab.distributed import process_group, world
 from kancourse.lab.evaluate import evaluate
@@ -78,16 +78,12 @@ class Export:
 
 
 @dataclass(kw_only=True)
-class Evaluate:
+class Evaluate(CorpusChoice):
     """What to score on what."""
 
     checkpoint: CheckpointPath = None  # its path, that of a packed model, or of a folder with either
     model: str | None = None  # the same, as a flag
     adapter: str | None = None  # what `adapt` has written for this model
-    corpus: str = "microworld"  # a name, a path, or a mixture such as gsm8k:2+microworld:1
-    level: int = 1  # microworld's
-    domains: tuple[str, ...] | None = None  # only these, of a corpus that has domains
-    max_characters: int | None = None  # read no more of the corpus than this
     n_questions: int = 200  # where the corpus has questions with answers, ask so many of them; 0: none
     max_new_tokens: int = 200  # the longest answer
     batch_size: int = 32
@@ -174,13 +170,7 @@ def evaluate_command(config: Evaluate) -> None:
     if config.adapter:
         model = with_adapter(model, config.adapter)
     packed = isinstance(model, PackedGPT)
-    corpus = load_corpus(
-        config.corpus,
-        tokenizer=tokenizer,
-        level=config.level,
-        domains=config.domains,
-        max_characters=config.max_characters,
-    )
+    corpus = config.load_corpus(tokenizer)
     device = pick_device("cpu" if packed else config.device, "float32" if packed else config.dtype)
     print(f"{device.reason}\n{corpus}", flush=True)
     seen, here = learned.get("domains"), corpus.source.get("domains")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from kancourse.packed import PackedGPT
 
-__all__ = ["LoRALinear", "add_lora", "lora_layers", "lora_state", "merge_lora", "remove_lora"]
+__all__ = ["LoRALinear", "add_lora", "is_target", "lora_layers", "lora_state", "merge_lora", "remove_lora"]
 
 HEAD = "lm_head"  # not adapted unless it is asked for: it is large, and often it is the embedding
 
@@ -179,6 +179,11 @@ def merge_lora(model: nn.Module) -> None:
         model.set_submodule(name, layer.base)
 
 
+def is_target(name: str, target: str) -> bool:
+    """Whether a pattern means the module of that name, by the whole of it or by its end."""
+    return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")
+
+
 def _check(base: nn.Module, rank: int, alpha: float) -> None:
     if not 1 <= rank <= min(base.in_features, base.out_features):
         what = f"{type(base).__name__} {base.in_features} → {base.out_features}"
@@ -208,7 +213,7 @@ def _chosen(layers: dict[str, nn.Module], targets: Sequence[str] | None) -> list
             raise ValueError("the model has no layer with in_features and out_features, so nothing to adapt")
         return chosen
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
-    fits = {t: [n for n in layers if fnmatchcase(n, t) or fnmatchcase(n, f"*.{t}")] for t in targets if t not in layers}
+    fits = {t: [n for n in layers if is_target(n, t)] for t in targets if t not in layers}
     fits |= {t: [t] for t in targets if t in layers}
     for target, names in fits.items():
         if not names:

@@ -4,17 +4,16 @@ The base is not touched; a packed one stays packed. `sample` and `evaluate` take
 """
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kancourse.gpt import GPT
 from kancourse.lab.adapter_file import load_adapter, save_adapter
-from kancourse.lab.corpus import load_corpus
+from kancourse.lab.corpus_choice import CorpusChoice
 from kancourse.lab.device import pick_device
 from kancourse.lab.evaluate import evaluate
 from kancourse.lab.tokenizers import Tokenizer
 from kancourse.lab.train import TrainConfig, train
-from kancourse.lora import add_lora
+from kancourse.lora import add_lora, is_target
 from kancourse.packed import PackedGPT
 
 __all__ = ["Adapt", "adapt", "with_adapter"]
@@ -23,13 +22,9 @@ USUAL = ("mixer.*", "ffn.c_*", "shared.*", "lm_head")  # all but routed experts,
 
 
 @dataclass(kw_only=True)
-class Adapt:
+class Adapt(CorpusChoice):
     """What to learn, beside which layers, and how."""
 
-    corpus: str = "microworld"  # a name, a path, or a mixture such as gsm8k:2+microworld:1
-    level: int = 1  # microworld's
-    domains: tuple[str, ...] | None = None  # only these, of a corpus that has domains
-    max_characters: int | None = None  # read no more of the corpus than this
     rank: int = 8  # r of every adapter
     alpha: float = 16.0  # what it says is multiplied by alpha/rank
     targets: tuple[str, ...] | None = None  # layers, as "mixer.*" or "lm_head"; None: all but routed experts
@@ -52,15 +47,9 @@ def adapt(model: GPT | PackedGPT, tokenizer: Tokenizer, out: Path, config: Adapt
         config: what to learn, and how.
 
     Raises:
-        ValueError: as `load_corpus`, `add_lora` and `TrainConfig`.
+        ValueError: as `CorpusChoice.load_corpus`, `add_lora` and `TrainConfig`.
     """
-    corpus = load_corpus(
-        config.corpus,
-        tokenizer=tokenizer,
-        level=config.level,
-        domains=config.domains,
-        max_characters=config.max_characters,
-    )
+    corpus = config.load_corpus(tokenizer)
     packed = isinstance(model, PackedGPT)
     pupil, device = model.model if packed else model, "cpu" if packed else config.device
     told = {name: getattr(config, name) for name in ("steps", "batch_size", "lr", "warmup", "eval_batches", "seed")}
@@ -68,11 +57,11 @@ def adapt(model: GPT | PackedGPT, tokenizer: Tokenizer, out: Path, config: Adapt
     where = pick_device(device, "auto")
     pupil.to(where.device)
     before = evaluate(pupil, corpus.val, max_batches=config.eval_batches, device=where).loss
-    targets = config.targets or [t for t in USUAL if any(_fits(name, t) for name, _ in pupil.named_modules())]
+    targets = config.targets or [t for t in USUAL if any(is_target(name, t) for name, _ in pupil.named_modules())]
     adapters = add_lora(pupil, rank=config.rank, alpha=config.alpha, targets=targets, seed=config.seed)
     result = train(pupil, corpus, settings)
     save_adapter(out, pupil)
-    size = sum(layer.lora_a.numel() + layer.lora_b.numel() for layer in {id(a): a for a in adapters.values()}.values())
+    size = sum(p.numel() for p in pupil.parameters() if p.requires_grad)  # all else is frozen
     return (
         f"loss {before:.4f} → {result.val_loss:.4f} nats per token on {corpus.name}; "
         f"{len(adapters)} adapters, {size:,} numbers, {out.stat().st_size:,} bytes in {out}"
@@ -90,7 +79,3 @@ def with_adapter(model: GPT | PackedGPT, path: str | Path) -> GPT | PackedGPT:
         return model
     load_adapter(path, model.model)
     return PackedGPT(model.model)  # anew: its loops know no adapters, and go by modules where there is one
-
-
-def _fits(name: str, target: str) -> bool:
-    return fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kancourse.lab.checkpoint import save_checkpoint
 from kancourse.lab.connectivity import alpha_grid, load_pair, measure_path, path_batches, path_table, write_along
-from kancourse.lab.corpus import load_corpus
+from kancourse.lab.corpus_choice import CorpusChoice
 from kancourse.lab.device import pick_device
 from kancourse.lmc import align, interpolate
 
@@ -14,12 +14,9 @@ __all__ = ["Interpolate", "walk"]
 
 
 @dataclass(kw_only=True)
-class Interpolate:
+class Interpolate(CorpusChoice):
     """How to walk from one checkpoint to another, and what to tell of the way."""
 
-    corpus: str = "microworld"  # a name, or the path of a text file
-    level: int = 1  # microworld's
-    max_characters: int | None = None  # read no more of the corpus than this
     n_alphas: int = 11  # points from 0 (the first) to 1 (the second); 0.5 is always among them
     align: bool = False  # first bring the second's hidden units and heads into the order of the first's
     residual: bool = False  # and its residual channels: for models from different initialisations
@@ -38,10 +35,10 @@ def walk(model_a: str, model_b: str, config: Interpolate) -> None:
     """Print losses, errors, barriers and texts along the way, and keep what `config` asks for.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_pair`, `load_corpus` and `align`.
+        FileNotFoundError, ValueError: as `load_pair`, `CorpusChoice.load_corpus` and `align`.
     """
     a, b = load_pair(model_a, model_b)
-    corpus = load_corpus(config.corpus, tokenizer=a.tokenizer, level=config.level, max_characters=config.max_characters)
+    corpus = config.load_corpus(a.tokenizer)
     model = a.model.to(pick_device(config.device, "float32").device)
     state_a, state_b = model.state_dict(), b.model.state_dict()
     if config.align or config.residual:
