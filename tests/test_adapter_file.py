@@ -111,7 +111,7 @@ def test_files_that_are_cut_foreign_missing_or_altered_are_refused(tmp_path: Pat
     cut = tmp_path / "cut.safetensors"
     for size in (0, 7, 100, file.stat().st_size - 1):
         cut.write_bytes(file.read_bytes()[:size])
-        with pytest.raises(ValueError, match="cut short or not a safetensors file"):
+        with pytest.raises(ValueError, match="is truncated or not a safetensors file"):
             load_adapter(cut, ternary())
     with pytest.raises(FileNotFoundError, match="no adapter at"):
         load_adapter(tmp_path / "nothing", ternary())

@@ -264,7 +264,7 @@ def test_foreign_cut_and_misfitting_files_are_refused_in_one_sentence(tmp_path):
 
     for length in (0, 7, 200, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        refused("is cut short or not a safetensors file")
+        refused("is truncated or not a safetensors file")
     save_checkpoint(path, ternary())
     refused("is not a packed kancourse model, but ")
     path.write_bytes(whole)

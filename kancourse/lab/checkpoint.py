@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from kancourse.gpt import GPT
-from kancourse.lab.tensor_file import CHECKPOINT, kind_of
+from kancourse.lab.tensor_file import CHECKPOINT, read_tensors
 from kancourse.lab.tokenizers import Tokenizer
 from kancourse.zoo import ModelConfig, build
 
@@ -107,19 +107,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if CHECKPOINT not in metadata:
-                other = kind_of(metadata) or "a safetensors file (no such header)"
-                raise ValueError(f"{path} is not a kancourse checkpoint, but {other}")
-            header = json.loads(metadata[CHECKPOINT])
-            if header["format"] != FORMAT:
-                raise ValueError(f"{path} has checkpoint format {header['format']}; this version reads {FORMAT}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or not a safetensors file ({error})") from error
-
+    header, tensors = read_tensors(
+        path, field=CHECKPOINT, what="a kancourse checkpoint", name="checkpoint", version=FORMAT
+    )
     model = build(ModelConfig.from_dict(header["config"]))
     weights = {key.removeprefix("model."): t for key, t in tensors.items() if key.startswith("model.")}
     weights |= {name: weights[twin] for name, twin in header["ties"].items()}

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-__all__ = ["ADAPTER", "CHECKPOINT", "PACKED", "kind_of", "misfit", "read_tensors"]
+__all__ = ["ADAPTER", "CHECKPOINT", "PACKED", "misfit", "read_tensors"]
 
 CHECKPOINT, PACKED, ADAPTER = "kancourse", "kancourse_packed", "kancourse_adapter"  # fields of the header
 KINDS = {
@@ -16,11 +16,6 @@ KINDS = {
     PACKED: "a packed model: it can be sampled, evaluated, adapted and exported, not trained, packed, grown or walked",
     ADAPTER: "an adapter: it goes beside a model, as in --adapter",
 }
-
-
-def kind_of(metadata: dict[str, str]) -> str:
-    """What kind of file of ours the metadata is of, in words; "" for a stranger's."""
-    return next((KINDS[field] for field in KINDS if field in metadata), "")
 
 
 def read_tensors(
@@ -42,14 +37,15 @@ def read_tensors(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if field not in metadata:
-                other = kind_of(metadata) or "a safetensors file (no such header)"
+                kinds = (KINDS[kind] for kind in KINDS if kind in metadata)
+                other = next(kinds, "a safetensors file (no such header)")
                 raise ValueError(f"{path} is not {what}, but {other}")
             header = json.loads(metadata[field])
             if header["format"] != version:
                 raise ValueError(f"{path} has {name} format {header['format']}; this version reads {version}")
             return header, {key: take(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"{path} is cut short or not a safetensors file ({error})") from error
+        raise ValueError(f"{path} is truncated or not a safetensors file ({error})") from error
 
 
 def misfit(state: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
